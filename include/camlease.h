@@ -1,0 +1,1326 @@
+/**
+ * @file camlease.h
+ * Managed camera handles: opens that wait for a busy camera and say who has it, release that cannot leak.
+ *
+ * Conventions, for every call:
+ * - A call that can fail returns a camlease_status; 0 is success. Outputs come last and are written on success; on
+ *   failure a handle output is set to NULL.
+ * - camlease_last_error_message() tells the calling thread's last failure in words.
+ * - A handle is never dereferenced before it was looked up: one that was closed, made up, or belongs to the parent
+ *   of a forked process gives CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED, in every call, for ever.
+ * - Any call may be made from any thread.
+ * - Structs begin with struct_size and grow at their end only. Initialise them with their macro CAMLEASE_..._INIT;
+ *   non-zero bytes past the end that the library knows are refused.
+ * - Any integer may be passed for an enumerated value: one that is not known is CAMLEASE_INVALID_ARGUMENT.
+ * - No signal handler is installed.
+ * - camlease_camera_info and camlease_camera_stats are calls and structs: write "struct" before the structs' names.
+ *
+ * Generated from the sources; do not edit.
+ */
+
+#ifndef CAMLEASE_H
+#define CAMLEASE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** Version of this header. camlease_version() tells the library's. */
+#define CAMLEASE_VERSION_MAJOR 0
+
+/** Version of this header. camlease_version() tells the library's. */
+#define CAMLEASE_VERSION_MINOR 1
+
+/** Version of this header. camlease_version() tells the library's. */
+#define CAMLEASE_VERSION_PATCH 0
+
+/** A V4L2 pixel format, as CAMLEASE_FOURCC('Y', 'U', 'Y', 'V'). */
+#define CAMLEASE_FOURCC(a, b, c, d) \
+    ((uint32_t)(a) | ((uint32_t)(b) << 8) | ((uint32_t)(c) << 16) | ((uint32_t)(d) << 24))
+
+/** Initialiser of a struct camlease_open_options. */
+#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL }
+
+/** Initialiser of a struct camlease_stream_options. */
+#define CAMLEASE_STREAM_OPTIONS_INIT { sizeof(struct camlease_stream_options), 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_camera_info. */
+#define CAMLEASE_CAMERA_INFO_INIT { sizeof(struct camlease_camera_info), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_camera_stats. */
+#define CAMLEASE_CAMERA_STATS_INIT { sizeof(struct camlease_camera_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_frame_data. */
+#define CAMLEASE_FRAME_DATA_INIT { sizeof(struct camlease_frame_data), NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } } }
+
+/** Initialiser of a struct camlease_device_info. */
+#define CAMLEASE_DEVICE_INFO_INIT { sizeof(struct camlease_device_info), NULL, NULL, NULL, NULL, NULL, 0 }
+
+/** Initialiser of a struct camlease_holder. */
+#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0 }
+
+/** Initialiser of a struct camlease_format_info. */
+#define CAMLEASE_FORMAT_INFO_INIT { sizeof(struct camlease_format_info), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_control_info. */
+#define CAMLEASE_CONTROL_INFO_INIT { sizeof(struct camlease_control_info), 0, 0, NULL, 0, 0, 0, 0, 0, 0 }
+
+typedef struct camlease_camera camlease_camera; /**< See the struct. */
+typedef struct camlease_frame camlease_frame; /**< See the struct. */
+typedef struct camlease_device_list camlease_device_list; /**< See the struct. */
+typedef struct camlease_holder_list camlease_holder_list; /**< See the struct. */
+typedef struct camlease_format_list camlease_format_list; /**< See the struct. */
+typedef struct camlease_control_list camlease_control_list; /**< See the struct. */
+typedef struct camlease_cancel camlease_cancel; /**< See the struct. */
+typedef struct camlease_open_options camlease_open_options; /**< See the struct. */
+typedef struct camlease_stream_options camlease_stream_options; /**< See the struct. */
+typedef struct camlease_frame_data camlease_frame_data; /**< See the struct. */
+typedef struct camlease_plane camlease_plane; /**< See the struct. */
+typedef struct camlease_device_info camlease_device_info; /**< See the struct. */
+typedef struct camlease_holder camlease_holder; /**< See the struct. */
+typedef struct camlease_format_info camlease_format_info; /**< See the struct. */
+typedef struct camlease_control_info camlease_control_info; /**< See the struct. */
+
+
+/**
+ * A busy camera is waited for, up to timeout_ms.
+ */
+#define CAMLEASE_ON_BUSY_WAIT 0
+
+/**
+ * The holder is asked to hand the camera over. Not in this version: CAMLEASE_UNSUPPORTED.
+ */
+#define CAMLEASE_ON_BUSY_ASK 1
+
+/**
+ * The holder is ended. Not in this version: CAMLEASE_UNSUPPORTED.
+ */
+#define CAMLEASE_ON_BUSY_EVICT 2
+
+/**
+ * Wait for a camera that is not there at all, too: not plugged in yet, or unplugged.
+ */
+#define CAMLEASE_OPEN_WAIT_FOR_DEVICE 1
+
+/**
+ * The newest frame is what the host gets; older ones that it did not take are dropped.
+ */
+#define CAMLEASE_DROP_OLDEST 0
+
+/**
+ * Frames come in order; the driver drops when all buffers are full.
+ */
+#define CAMLEASE_DROP_NEWEST 1
+
+/**
+ * The camera is held and does not stream.
+ */
+#define CAMLEASE_CAMERA_OPENED 0
+
+/**
+ * The camera streams.
+ */
+#define CAMLEASE_CAMERA_STREAMING 1
+
+/**
+ * A number.
+ */
+#define CAMLEASE_CONTROL_INTEGER 1
+
+/**
+ * 0 or 1.
+ */
+#define CAMLEASE_CONTROL_BOOLEAN 2
+
+/**
+ * One of several named values; camlease_control_list_menu() tells the names.
+ */
+#define CAMLEASE_CONTROL_MENU 3
+
+/**
+ * An action: setting it to anything does it.
+ */
+#define CAMLEASE_CONTROL_BUTTON 4
+
+/**
+ * A number of 64 bits.
+ */
+#define CAMLEASE_CONTROL_INTEGER64 5
+
+/**
+ * One bit for each of several things.
+ */
+#define CAMLEASE_CONTROL_BITMASK 8
+
+/**
+ * One of several numbers; camlease_control_list_menu() tells them.
+ */
+#define CAMLEASE_CONTROL_INTEGER_MENU 9
+
+/**
+ * Text or a struct, which these calls neither read nor set.
+ */
+#define CAMLEASE_CONTROL_OTHER 255
+
+/**
+ * camlease_camera_get_control() can read it.
+ */
+#define CAMLEASE_CONTROL_READABLE 1
+
+/**
+ * camlease_camera_set_control() can set it.
+ */
+#define CAMLEASE_CONTROL_WRITABLE 2
+
+/**
+ * It has an effect now; another setting, as an automatic, may take it away.
+ */
+#define CAMLEASE_CONTROL_ACTIVE 4
+
+/**
+ * Nobody has the camera.
+ */
+#define CAMLEASE_DEVICE_FREE 0
+
+/**
+ * Somebody has a node of it open; that keeps nobody from streaming.
+ */
+#define CAMLEASE_DEVICE_OPEN 1
+
+/**
+ * Somebody has its buffers.
+ */
+#define CAMLEASE_DEVICE_STREAMING 2
+
+/**
+ * It could not be found out, as when the node may not be opened.
+ */
+#define CAMLEASE_DEVICE_UNKNOWN 3
+
+/**
+ * Frames in this format are compressed, and vary in size.
+ */
+#define CAMLEASE_FORMAT_COMPRESSED 1
+
+/**
+ * The frame is damaged: the driver says so, or bytes are missing.
+ */
+#define CAMLEASE_FRAME_CORRUPT 1
+
+/**
+ * The process merely has a node of the camera open.
+ */
+#define CAMLEASE_ACTIVITY_OPEN 1
+
+/**
+ * The process streams: it has the driver's buffers mapped.
+ */
+#define CAMLEASE_ACTIVITY_STREAMING 2
+
+/**
+ * Nothing was done to the holder.
+ */
+#define CAMLEASE_OUTCOME_NONE 0
+
+/**
+ * Something went wrong that no call could return.
+ */
+#define CAMLEASE_LOG_ERROR 1
+
+/**
+ * Something works less well than it should.
+ */
+#define CAMLEASE_LOG_WARNING 2
+
+/**
+ * Rare events of interest.
+ */
+#define CAMLEASE_LOG_INFO 3
+
+/**
+ * What a developer of the library wants to know.
+ */
+#define CAMLEASE_LOG_DEBUG 4
+
+/**
+ * Most memory planes that a frame has in the C interface.
+ */
+#define PLANES_MOST 4
+
+/**
+ * Buffers of a stream when the host does not say: one with the host, one being filled, two between.
+ */
+#define BUFFERS_DEFAULT 4
+
+/**
+ * Fewest buffers that keep a stream going while the host looks at one frame.
+ */
+#define BUFFERS_LEAST 2
+
+/**
+ * Most buffers that a V4L2 queue has (VIDEO_MAX_FRAME).
+ */
+#define BUFFERS_MOST 32
+
+/**
+ * A driver's timestamp is taken for a clock's when it lies within this much of that clock's present.
+ */
+#define CLOCK_TOLERANCE_NS 10000000000
+
+/**
+ * Longest name of a virtual camera, in bytes: it becomes part of an abstract socket's name (107 at most).
+ */
+#define VIRTUAL_NAME_MOST 64
+
+/**
+ * Largest side of a virtual or decoded picture, in pixels.
+ */
+#define SIDE_MOST 16384
+
+/**
+ * Largest struct a host may pass: as the kernel's extensible system calls, one page.
+ */
+#define STRUCT_SIZE_MOST 4096
+
+/**
+ * A camera that this process holds.
+ */
+struct camlease_camera;
+
+/**
+ * A way to end a camlease_camera_open() that waits.
+ */
+struct camlease_cancel;
+
+/**
+ * A camera's controls.
+ */
+struct camlease_control_list;
+
+/**
+ * The cameras that were there when the list was made.
+ */
+struct camlease_device_list;
+
+/**
+ * What a camera offers.
+ */
+struct camlease_format_list;
+
+/**
+ * A frame that the host has. Its bytes stay readable, at the same address, until it is released, whatever
+ * becomes of the stream, the camera and the device.
+ */
+struct camlease_frame;
+
+/**
+ * Who had a camera when the list was made.
+ */
+struct camlease_holder_list;
+
+/**
+ * What a call returns: 0 on success, else one of the CAMLEASE_ status values. A value is never reused.
+ */
+typedef uint32_t camlease_status;
+
+/**
+ * A process that has a camera. Initialise with CAMLEASE_HOLDER_INIT. The texts are UTF-8, never NULL, and
+ * valid until the list is freed.
+ */
+struct camlease_holder {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Process id.
+   */
+  int32_t pid;
+  /**
+   * Its effective user.
+   */
+  uint32_t uid;
+  /**
+   * Clock ticks since boot, as in /proc/PID/stat: with pid it names one process for ever.
+   */
+  uint64_t start_time;
+  /**
+   * CAMLEASE_ACTIVITY_OPEN or CAMLEASE_ACTIVITY_STREAMING.
+   */
+  uint32_t activity;
+  /**
+   * Its command line, without characters that would steer a terminal.
+   */
+  const char *command;
+  /**
+   * What it called itself when it opened the camera; "" where that is not known.
+   */
+  const char *name;
+  /**
+   * CAMLEASE_OUTCOME_NONE in this version.
+   */
+  uint32_t outcome;
+};
+
+/**
+ * Told, in the thread that opens, when it begins to wait for a busy camera, and again when the holders
+ * change. It may call this library, but must not throw. The pointers are valid during the callback.
+ *
+ * @param user_data camlease_open_options.user_data.
+ * @param message Who holds the camera, in words.
+ * @param holders The holders, count of them.
+ * @param count 0 when nobody was found.
+ */
+typedef void (*camlease_wait_callback)(void *user_data,
+                                       const char *message,
+                                       const struct camlease_holder *holders,
+                                       size_t count);
+
+/**
+ * How to open a camera. Initialise with CAMLEASE_OPEN_OPTIONS_INIT.
+ */
+struct camlease_open_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Milliseconds to wait for a busy camera; 0 tries once, -1 waits without end.
+   */
+  int32_t timeout_ms;
+  /**
+   * CAMLEASE_ON_BUSY_WAIT.
+   */
+  uint32_t on_busy;
+  /**
+   * This holder's priority when another asks for the camera. Without effect in this version.
+   */
+  int32_t priority;
+  /**
+   * What this holder calls itself, or NULL.
+   */
+  const char *name;
+  /**
+   * Sum of CAMLEASE_OPEN_ flags, or 0.
+   */
+  uint32_t flags;
+  /**
+   * Told who holds the camera while this call waits, or NULL.
+   */
+  camlease_wait_callback on_wait;
+  /**
+   * Handed to on_wait.
+   */
+  void *user_data;
+  /**
+   * Ends the wait when it is signalled, or NULL.
+   */
+  struct camlease_cancel *cancel;
+};
+
+/**
+ * What to stream. Initialise with CAMLEASE_STREAM_OPTIONS_INIT. A camera gives the nearest size and rate
+ * that it can; camlease_camera_info() tells what it gave.
+ */
+struct camlease_stream_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Pixels; 0 for the device's own.
+   */
+  uint32_t width;
+  /**
+   * Pixels; 0 for the device's own.
+   */
+  uint32_t height;
+  /**
+   * A V4L2 pixel format, as CAMLEASE_FOURCC('Y','U','Y','V'); 0 for the device's own. One that the camera
+   * does not offer is CAMLEASE_UNSUPPORTED.
+   */
+  uint32_t fourcc;
+  /**
+   * Frames per second are fps_numerator / fps_denominator; both 0 for the device's own.
+   */
+  uint32_t fps_numerator;
+  /**
+   * See fps_numerator.
+   */
+  uint32_t fps_denominator;
+  /**
+   * Buffers that go round between driver and host, 1 to 32; 0 for 4, or fewer where max_bytes asks for it.
+   */
+  uint32_t buffers;
+  /**
+   * CAMLEASE_DROP_OLDEST or CAMLEASE_DROP_NEWEST.
+   */
+  uint32_t drop_policy;
+  /**
+   * Most bytes that all buffers together may take, else CAMLEASE_BUDGET; 0: no bound.
+   */
+  uint64_t max_bytes;
+};
+
+/**
+ * Who a camera is and what its stream is set to. Initialise with CAMLEASE_CAMERA_INFO_INIT. The texts are
+ * UTF-8, never NULL, and valid until the camera is closed.
+ */
+struct camlease_camera_info {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * A name that opens it again: the node that was found behind a link, for a V4L2 camera.
+   */
+  const char *uri;
+  /**
+   * What the driver calls it.
+   */
+  const char *name;
+  /**
+   * The driver.
+   */
+  const char *driver;
+  /**
+   * Its USB serial number, or "".
+   */
+  const char *serial;
+  /**
+   * Where it is plugged in, or "".
+   */
+  const char *bus;
+  /**
+   * CAMLEASE_CAMERA_OPENED or CAMLEASE_CAMERA_STREAMING.
+   */
+  uint32_t state;
+  /**
+   * Pixels. This and what follows is the driver's answer at the last start, 0 before the first.
+   */
+  uint32_t width;
+  /**
+   * Pixels.
+   */
+  uint32_t height;
+  /**
+   * Pixel format.
+   */
+  uint32_t fourcc;
+  /**
+   * Bytes from one line to the next in the first plane; 0 for compressed frames.
+   */
+  uint32_t stride;
+  /**
+   * Frames per second are fps_numerator / fps_denominator; 0/0 where the driver does not tell.
+   */
+  uint32_t fps_numerator;
+  /**
+   * See fps_numerator.
+   */
+  uint32_t fps_denominator;
+  /**
+   * Buffers.
+   */
+  uint32_t buffers;
+  /**
+   * Memory planes of a frame.
+   */
+  uint32_t planes;
+  /**
+   * Bytes of all buffers together.
+   */
+  uint64_t buffer_bytes;
+};
+
+/**
+ * Counters since the camera was opened. Initialise with CAMLEASE_CAMERA_STATS_INIT.
+ */
+struct camlease_camera_stats {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Frames that the host got.
+   */
+  uint64_t frames;
+  /**
+   * Frames that the camera made and the host did not get: gaps in the sequence numbers.
+   */
+  uint64_t dropped;
+  /**
+   * Frames that were flagged CAMLEASE_FRAME_CORRUPT.
+   */
+  uint64_t corrupt;
+  /**
+   * Attempts that opening it took.
+   */
+  uint64_t open_attempts;
+  /**
+   * Nanoseconds that opening it waited.
+   */
+  uint64_t busy_wait_ns;
+  /**
+   * Resets of the device. 0 in this version.
+   */
+  uint64_t resets;
+  /**
+   * Times that the stream stalled. 0 in this version.
+   */
+  uint64_t stalls;
+  /**
+   * Times that the device was opened again underneath. 0 in this version.
+   */
+  uint64_t reconnects;
+  /**
+   * Frames with the host now.
+   */
+  uint64_t frames_out;
+  /**
+   * Bytes of memory that these keep.
+   */
+  uint64_t bytes_out;
+};
+
+/**
+ * One control. Initialise with CAMLEASE_CONTROL_INFO_INIT.
+ */
+struct camlease_control_info {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * V4L2's id.
+   */
+  uint32_t id;
+  /**
+   * CAMLEASE_CONTROL_INTEGER to CAMLEASE_CONTROL_OTHER; V4L2's number of the type where it has one.
+   */
+  uint32_t kind;
+  /**
+   * The driver's words, UTF-8, valid until the list is freed.
+   */
+  const char *name;
+  /**
+   * Least value.
+   */
+  int64_t minimum;
+  /**
+   * Greatest value.
+   */
+  int64_t maximum;
+  /**
+   * From one value to the next.
+   */
+  int64_t step;
+  /**
+   * What the camera starts with.
+   */
+  int64_t default_value;
+  /**
+   * Sum of CAMLEASE_CONTROL_READABLE, CAMLEASE_CONTROL_WRITABLE and CAMLEASE_CONTROL_ACTIVE.
+   */
+  uint32_t flags;
+  /**
+   * Entries of its menu, or 0.
+   */
+  uint32_t menu_len;
+};
+
+/**
+ * A camera of this machine. Initialise with CAMLEASE_DEVICE_INFO_INIT. The texts are UTF-8, never NULL, and
+ * valid until the list is freed.
+ */
+struct camlease_device_info {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * The name that opens it.
+   */
+  const char *uri;
+  /**
+   * What the driver calls it.
+   */
+  const char *name;
+  /**
+   * The driver.
+   */
+  const char *driver;
+  /**
+   * Its USB serial number, or "".
+   */
+  const char *serial;
+  /**
+   * Where it is plugged in, or "".
+   */
+  const char *bus;
+  /**
+   * CAMLEASE_DEVICE_FREE to CAMLEASE_DEVICE_UNKNOWN.
+   */
+  uint32_t state;
+};
+
+/**
+ * A pixel format in one size, or in a range of sizes, at one rate, or in a range of rates. Initialise with
+ * CAMLEASE_FORMAT_INFO_INIT.
+ */
+struct camlease_format_info {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * V4L2 pixel format.
+   */
+  uint32_t fourcc;
+  /**
+   * Sum of CAMLEASE_FORMAT_ flags, or 0.
+   */
+  uint32_t flags;
+  /**
+   * The driver's words for the format, UTF-8, valid until the list is freed.
+   */
+  const char *description;
+  /**
+   * Pixels. Equal least and greatest values for a single size.
+   */
+  uint32_t min_width;
+  /**
+   * Pixels.
+   */
+  uint32_t max_width;
+  /**
+   * Pixels from one width to the next in a range; 0 for a single size.
+   */
+  uint32_t step_width;
+  /**
+   * Pixels.
+   */
+  uint32_t min_height;
+  /**
+   * Pixels.
+   */
+  uint32_t max_height;
+  /**
+   * Pixels from one height to the next in a range; 0 for a single size.
+   */
+  uint32_t step_height;
+  /**
+   * The slowest rate, frames per second as a fraction; 0/0 where the driver does not tell.
+   */
+  uint32_t min_fps_numerator;
+  /**
+   * See min_fps_numerator.
+   */
+  uint32_t min_fps_denominator;
+  /**
+   * The fastest rate, equal to the slowest for a single rate.
+   */
+  uint32_t max_fps_numerator;
+  /**
+   * See max_fps_numerator.
+   */
+  uint32_t max_fps_denominator;
+};
+
+/**
+ * One memory plane of a frame.
+ */
+struct camlease_plane {
+  /**
+   * First byte.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes.
+   */
+  size_t size;
+  /**
+   * Bytes from one line to the next; 0 for compressed frames.
+   */
+  uint32_t stride;
+};
+
+/**
+ * What a frame holds. Initialise with CAMLEASE_FRAME_DATA_INIT. The pointers are valid until the frame is
+ * released; the bytes are not to be written.
+ */
+struct camlease_frame_data {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * First byte of the first plane.
+   */
+  const uint8_t *data;
+  /**
+   * Bytes in the first plane.
+   */
+  size_t size;
+  /**
+   * Pixels.
+   */
+  uint32_t width;
+  /**
+   * Pixels.
+   */
+  uint32_t height;
+  /**
+   * V4L2 pixel format.
+   */
+  uint32_t fourcc;
+  /**
+   * Bytes from one line to the next in the first plane; 0 for compressed frames.
+   */
+  uint32_t stride;
+  /**
+   * The camera's own count; a gap tells of frames that were dropped.
+   */
+  uint64_t sequence;
+  /**
+   * Of the exposure, or as near as the driver tells, in nanoseconds of CLOCK_MONOTONIC.
+   */
+  int64_t timestamp_ns;
+  /**
+   * Sum of CAMLEASE_FRAME_ flags, or 0.
+   */
+  uint32_t flags;
+  /**
+   * Memory planes, 1 to 4. A planar format in one piece of memory, as V4L2's NV12, has one.
+   */
+  uint32_t planes;
+  /**
+   * The planes, the first one again included.
+   */
+  struct camlease_plane plane[PLANES_MOST];
+};
+
+/**
+ * Takes a log message. It may come from any thread that is in a call of this library, from several
+ * at once, and must not call this library nor throw.
+ *
+ * @param user_data What was given with the callback.
+ * @param level CAMLEASE_LOG_ERROR to CAMLEASE_LOG_DEBUG.
+ * @param message UTF-8 text without a line end, valid during the callback.
+ */
+typedef void (*camlease_log_callback)(void *user_data, uint32_t level, const char *message);
+
+/**
+ * Success.
+ */
+#define CAMLEASE_OK 0
+
+/**
+ * An argument is not what the call takes; the message says which.
+ */
+#define CAMLEASE_INVALID_ARGUMENT 1
+
+/**
+ * The handle is NULL, was closed, freed or released, is of another kind, or never was one.
+ */
+#define CAMLEASE_INVALID_HANDLE 2
+
+/**
+ * There is no such camera or file.
+ */
+#define CAMLEASE_NOT_FOUND 3
+
+/**
+ * Somebody else has the camera; the message says who.
+ */
+#define CAMLEASE_BUSY 4
+
+/**
+ * Nothing happened in time.
+ */
+#define CAMLEASE_TIMEOUT 5
+
+/**
+ * The camera is gone: unplugged, or its driver let go of it, or a recording has ended.
+ */
+#define CAMLEASE_DISCONNECTED 6
+
+/**
+ * The system does not allow it; the message names the group to join.
+ */
+#define CAMLEASE_PERMISSION 7
+
+/**
+ * The camera, or this version of the library, cannot do it.
+ */
+#define CAMLEASE_UNSUPPORTED 8
+
+/**
+ * Not now: the camera streams already, or does not stream.
+ */
+#define CAMLEASE_WRONG_STATE 9
+
+/**
+ * The driver or the hardware reports an error.
+ */
+#define CAMLEASE_IO 10
+
+/**
+ * The USB bus is full; the message says what would need less.
+ */
+#define CAMLEASE_NO_BANDWIDTH 11
+
+/**
+ * A bound on memory would be passed, the host's own or the kernel's.
+ */
+#define CAMLEASE_BUDGET 12
+
+/**
+ * The camera was handed over to somebody else.
+ */
+#define CAMLEASE_EVICTED 13
+
+/**
+ * The handle belongs to the parent process.
+ */
+#define CAMLEASE_FORKED 14
+
+/**
+ * The library was shut down.
+ */
+#define CAMLEASE_SHUT_DOWN 15
+
+/**
+ * The camera stopped sending frames.
+ */
+#define CAMLEASE_STALLED 16
+
+/**
+ * The camera was closed, or the wait for it cancelled, while this call waited.
+ */
+#define CAMLEASE_CLOSED 17
+
+/**
+ * An error of the library itself; please report it with the message.
+ */
+#define CAMLEASE_INTERNAL 255
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Opens a camera. After CAMLEASE_OK no other program can stream from it. A camera that somebody else has is
+ * waited for: the call wakes by the kernel's notice that the holder let go.
+ *
+ * @param uri The camera: /dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL],
+ * virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30.
+ * @param options NULL for the initialiser's values.
+ * @param out The camera, to be closed by camlease_camera_close(). NULL on failure.
+ * @return CAMLEASE_OK; CAMLEASE_BUSY when it was not free in time (the message names who has it);
+ * CAMLEASE_NOT_FOUND, CAMLEASE_PERMISSION, CAMLEASE_UNSUPPORTED (no camera, or a kind that this version
+ * does not know), CAMLEASE_DISCONNECTED, CAMLEASE_IO; CAMLEASE_CLOSED when it was cancelled;
+ * CAMLEASE_SHUT_DOWN. Callable from any thread; two opens of one camera are two holders.
+ */
+camlease_status camlease_camera_open(const char *uri,
+                                     const struct camlease_open_options *options,
+                                     struct camlease_camera **out);
+
+/**
+ * Closes a camera: the device is free for others when this returns, even with frames out, which stay readable
+ * at their addresses until they are released. Calls that wait on it return CAMLEASE_CLOSED.
+ *
+ * @param camera The camera; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_close(struct camlease_camera *camera);
+
+/**
+ * Starts streaming.
+ *
+ * @param camera The camera.
+ * @param options NULL for the device's own values.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus
+ * is full; CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO,
+ * CAMLEASE_DISCONNECTED; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_start(struct camlease_camera *camera,
+                                      const struct camlease_stream_options *options);
+
+/**
+ * Stops streaming. The camera stays held; frames that are out stay readable. Calls that wait for a frame
+ * return CAMLEASE_WRONG_STATE.
+ *
+ * @param camera The camera.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED or CAMLEASE_IO when
+ * the driver reports an error (the stream has ended all the same); CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_stop(struct camlease_camera *camera);
+
+/**
+ * Takes the next frame: the newest, or the next in order, by camlease_stream_options.drop_policy.
+ *
+ * @param camera The camera.
+ * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
+ * @param out The frame, to be released by camlease_frame_release(). NULL on failure.
+ * @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED
+ * when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN
+ * when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_next_frame(struct camlease_camera *camera,
+                                           int32_t timeout_ms,
+                                           struct camlease_frame **out);
+
+/**
+ * A descriptor for the host's own poll, epoll or select loop. It is readable when a frame can be had, and when
+ * the next call would report an error. The library's own: not to be read or closed. It holds no device.
+ *
+ * @param camera The camera.
+ * @param out The descriptor, valid until the camera is closed.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_SHUT_DOWN. Callable from any thread.
+ */
+camlease_status camlease_camera_fd(struct camlease_camera *camera,
+                                   int32_t *out);
+
+/**
+ * Who the camera is and what its stream is set to.
+ *
+ * @param camera The camera.
+ * @param out To be filled.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_INVALID_ARGUMENT. Callable from any
+ * thread.
+ */
+camlease_status camlease_camera_info(struct camlease_camera *camera,
+                                     struct camlease_camera_info *out);
+
+/**
+ * Counters since the camera was opened.
+ *
+ * @param camera The camera.
+ * @param out To be filled.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_INVALID_ARGUMENT. Callable from any
+ * thread.
+ */
+camlease_status camlease_camera_stats(struct camlease_camera *camera,
+                                      struct camlease_camera_stats *out);
+
+/**
+ * Reads a control. The id is V4L2's.
+ *
+ * @param camera The camera.
+ * @param id As camlease_control_list_get() tells it.
+ * @param out The value.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when there is no such control; CAMLEASE_UNSUPPORTED when it
+ * cannot be read; CAMLEASE_TIMEOUT when the camera does not answer; CAMLEASE_IO, CAMLEASE_DISCONNECTED;
+ * CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_get_control(struct camlease_camera *camera, uint32_t id, int64_t *out);
+
+/**
+ * Sets a control. A driver may round the value: read it back. Frames go on meanwhile.
+ *
+ * @param camera The camera.
+ * @param id As camlease_control_list_get() tells it.
+ * @param value Within the control's minimum and maximum; anything for a button.
+ * @return As camlease_camera_get_control(), and CAMLEASE_WRONG_STATE when another setting or the stream has
+ * the control. Callable from any thread.
+ */
+camlease_status camlease_camera_set_control(struct camlease_camera *camera, uint32_t id, int64_t value);
+
+/**
+ * Makes a handle that camlease_open_options.cancel takes.
+ *
+ * @param out The handle, to be freed by camlease_cancel_free().
+ * @return CAMLEASE_OK, or CAMLEASE_IO when the process has no descriptor left.
+ */
+camlease_status camlease_cancel_new(struct camlease_cancel **out);
+
+/**
+ * Ends every open that waits with this handle, now and later: they give CAMLEASE_CLOSED. Callable from
+ * any thread, and from a signal handler.
+ *
+ * @param cancel The handle.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_cancel_signal(struct camlease_cancel *cancel);
+
+/**
+ * Frees the handle. Opens that wait with it go on to wait.
+ *
+ * @param cancel The handle.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_cancel_free(struct camlease_cancel *cancel);
+
+/**
+ * Lists a camera's controls.
+ *
+ * @param camera The camera; it may stream meanwhile.
+ * @param out The list, to be freed by camlease_control_list_free(). NULL on failure.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_control_list_new(struct camlease_camera *camera, struct camlease_control_list **out);
+
+/**
+ * How many controls a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_control_list_len(const struct camlease_control_list *list);
+
+/**
+ * One control of a list.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_control_list_get(const struct camlease_control_list *list,
+                                          size_t index,
+                                          struct camlease_control_info *out);
+
+/**
+ * One entry of a menu control.
+ *
+ * @param list The list.
+ * @param index The control, from 0.
+ * @param item The entry, from 0 to menu_len - 1.
+ * @param value The value that chooses it.
+ * @param name Its name, UTF-8, valid until the list is freed.
+ * @return As camlease_control_list_get().
+ */
+camlease_status camlease_control_list_menu(const struct camlease_control_list *list,
+                                           size_t index,
+                                           size_t item,
+                                           int64_t *value,
+                                           const char **name);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_control_list_free(struct camlease_control_list *list);
+
+/**
+ * Lists the cameras of this machine: V4L2 nodes that give pictures, and virtual cameras that somebody holds.
+ *
+ * @param out The list, to be freed by camlease_device_list_free(). NULL on failure.
+ * @return CAMLEASE_OK, also when there is no camera. Callable from any thread.
+ */
+camlease_status camlease_device_list_new(struct camlease_device_list **out);
+
+/**
+ * How many cameras a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_device_list_len(const struct camlease_device_list *list);
+
+/**
+ * One camera of a list.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_device_list_get(const struct camlease_device_list *list,
+                                         size_t index,
+                                         struct camlease_device_info *out);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_device_list_free(struct camlease_device_list *list);
+
+/**
+ * Lists what a camera offers.
+ *
+ * @param camera The camera; it may stream meanwhile.
+ * @param out The list, to be freed by camlease_format_list_free(). NULL on failure.
+ * @return CAMLEASE_OK, CAMLEASE_DISCONNECTED, CAMLEASE_IO; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
+ * from any thread.
+ */
+camlease_status camlease_format_list_new(struct camlease_camera *camera, struct camlease_format_list **out);
+
+/**
+ * How many entries a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_format_list_len(const struct camlease_format_list *list);
+
+/**
+ * One entry of a list.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_format_list_get(const struct camlease_format_list *list,
+                                         size_t index,
+                                         struct camlease_format_info *out);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_format_list_free(struct camlease_format_list *list);
+
+/**
+ * What a frame holds.
+ *
+ * @param frame The frame.
+ * @param out To be filled.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_INVALID_ARGUMENT. Callable from any
+ * thread.
+ */
+camlease_status camlease_frame_info(const struct camlease_frame *frame,
+                                    struct camlease_frame_data *out);
+
+/**
+ * Releases a frame: its buffer goes back to the camera.
+ *
+ * @param frame The frame; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_frame_release(struct camlease_frame *frame);
+
+/**
+ * Finds who has a camera, this process included. It is read from /proc: nothing can be stale.
+ *
+ * @param uri The camera, as for camlease_camera_open().
+ * @param out The list, to be freed by camlease_holder_list_free(). NULL on failure.
+ * @return CAMLEASE_OK, also when nobody has it or there is no such camera; CAMLEASE_INVALID_ARGUMENT or
+ * CAMLEASE_UNSUPPORTED for a name that is none. Callable from any thread.
+ */
+camlease_status camlease_holder_list_new(const char *uri, struct camlease_holder_list **out);
+
+/**
+ * How many holders a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_holder_list_len(const struct camlease_holder_list *list);
+
+/**
+ * How many processes could not be looked at, as those of other users: they may be holders, too.
+ *
+ * @param list The list.
+ * @return The number; 0 when the list is complete, or for a handle that is none.
+ */
+size_t camlease_holder_list_unreadable(const struct camlease_holder_list *list);
+
+/**
+ * One holder of a list: those who stream first.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_holder_list_get(const struct camlease_holder_list *list,
+                                         size_t index,
+                                         struct camlease_holder *out);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_holder_list_free(struct camlease_holder_list *list);
+
+/**
+ * Version of the library that runs, for a program that loaded it at run time.
+ *
+ * @return major << 16 | minor << 8 | patch.
+ */
+uint32_t camlease_version(void);
+
+/**
+ * Version of the library that runs, in words.
+ *
+ * @return A string such as "0.1.0", never freed.
+ */
+const char *camlease_version_string(void);
+
+/**
+ * Closes every camera of this process and lets none be opened after: a later open gives
+ * CAMLEASE_SHUT_DOWN, and so does every call that waits now, or that uses a camera which was open.
+ * Frames that are out stay readable until they are released. Handles are still to be closed and
+ * freed. Runs by itself at exit and when the library is unloaded. Callable from any thread, any
+ * number of times.
+ *
+ * @return CAMLEASE_OK; CAMLEASE_TIMEOUT when a driver hung for longer than
+ * camlease_set_shutdown_timeout() allows: the kernel then lets go of that camera when it returns.
+ */
+camlease_status camlease_shutdown(void);
+
+/**
+ * Bounds how long exit, unload and camlease_shutdown() may take when a driver hangs.
+ *
+ * @param timeout_ms Milliseconds for all cameras together; 3000 unless set. Callable from any thread.
+ */
+void camlease_set_shutdown_timeout(uint32_t timeout_ms);
+
+/**
+ * Sets where log messages go. Without this call the library prints nothing.
+ *
+ * @param callback Takes messages from now on; NULL for none. When this call returns, no thread is in
+ * the former callback any more.
+ * @param user_data Handed to the callback.
+ * @param level The most talkative level wanted, CAMLEASE_LOG_ERROR to CAMLEASE_LOG_DEBUG.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT for another level; CAMLEASE_UNSUPPORTED in a Rust
+ * program that has a logger of its own. Callable from any thread, but not from a log callback.
+ */
+camlease_status camlease_set_log_callback(camlease_log_callback callback, void *user_data, uint32_t level);
+
+/**
+ * Name of a status value, as "CAMLEASE_BUSY".
+ *
+ * @param status Any number.
+ * @return A string that is never freed; "CAMLEASE_UNKNOWN" for a number that is no status value.
+ * Callable from any thread.
+ */
+const char *camlease_status_name(camlease_status status);
+
+/**
+ * The calling thread's last failure in words: the camera, what was tried, the reason, what to do.
+ *
+ * @return UTF-8 text, never NULL; "" before the first failure. Valid until the thread's next failing
+ * call or its end.
+ */
+const char *camlease_last_error_message(void);
+
+/**
+ * The operating system's error number behind the calling thread's last failure.
+ *
+ * @return An errno value, or 0 where no system call failed.
+ */
+int32_t camlease_last_error_errno(void);
+
+extern int pthread_timedjoin_np(pthread_t thread, void **value, const timespec *until);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* CAMLEASE_H */

@@ -1,0 +1,263 @@
+//! Getting a camera that somebody else may have: wake by the kernel's notice that the holder let go,
+//! try again at once and for as long as the driver still needs, and poll slowly beneath for the
+//! release that gives no notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::{Device, Notice, Source};
+use crate::error::{Error, Kind, Result};
+use crate::holders::Holders;
+use crate::kernel::{Event, Inotify, poll, readable};
+use crate::policy;
+use crate::slab::{Slab, Token};
+
+/// How an open waits.
+pub struct Wait<'a> {
+    /// `None` waits without end; zero tries once.
+    pub timeout: Option<Duration>,
+    /// Wait for a camera that is not there at all, too.
+    pub for_device: bool,
+    /// Ends the wait when it is signalled.
+    pub cancel: Option<&'a Event>,
+    /// Told who holds the camera when the wait begins, and again when that changes.
+    pub on_wait: Option<&'a mut dyn FnMut(&str, &Holders)>,
+}
+
+/// A camera that was got, and what it took.
+pub struct Acquired {
+    pub device: Box<dyn Device>,
+    pub attempts: u64,
+    pub waited: Duration,
+}
+
+/// One event for each wait that is under way, for shutdown.
+static WAITS: Slab<Arc<Event>> = Slab::new(1);
+static SHUT_DOWN: AtomicBool = AtomicBool::new(false);
+
+/// No open succeeds from now on, and those that wait give up.
+pub fn shut_down() {
+    SHUT_DOWN.store(true, Ordering::SeqCst);
+    WAITS.each().for_each(|(_, wait)| wait.signal());
+}
+
+/// Whether any thread waits for a camera.
+pub fn waits() -> bool {
+    WAITS.each().next().is_some()
+}
+
+pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
+    match SHUT_DOWN.load(Ordering::SeqCst) {
+        true => Err(Error::new(Kind::ShutDown, format!("{uri}: the library was shut down; nothing can be opened any more"))),
+        false => Ok(()),
+    }
+}
+
+/// Gets the camera, or says why not.
+pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Result<Acquired> {
+    let begun = Instant::now();
+    let mut waiting = Waiting {
+        uri,
+        begun,
+        deadline: wait.timeout.map(|timeout| begun + timeout),
+        wait,
+        attempts: 0,
+        tight_until: begun,
+        pause: policy::POLL_FIRST,
+        last_holders: None,
+        looked: begun,
+    };
+    let mut refusal = match waiting.attempt(source)? {
+        Ok(device) => return Ok(waiting.got(device)),
+        Err(refusal) => refusal,
+    };
+    if waiting.wait.timeout == Some(Duration::ZERO) {
+        return Err(waiting.give_up(source, refusal));
+    }
+    // From here on a notice is not missed: the next attempt comes after the watch was set up.
+    let mut watch = Watch::new(source)?;
+    let mut told = false;
+    let mut noticed = false;
+    loop {
+        match waiting.attempt(source)? {
+            Ok(device) => return Ok(waiting.got(device)),
+            Err(again) => refusal = again,
+        }
+        // Only now: after a notice the attempt is what is urgent.
+        if std::mem::take(&mut noticed) {
+            watch.renew(source);
+        }
+        if waiting.deadline.is_some_and(|at| Instant::now() >= at) {
+            return Err(waiting.give_up(source, refusal));
+        }
+        if !told {
+            told = true;
+            waiting.tell(source, &refusal);
+            continue; // the look at /proc took its time: the camera may be free by now
+        }
+        noticed = waiting.sleep(&watch)?;
+        if noticed {
+            waiting.tight_until = Instant::now() + policy::TIGHT_WINDOW;
+            waiting.pause = policy::POLL_FIRST;
+        } else if Instant::now() >= waiting.tight_until && waiting.looked.elapsed() >= policy::HOLDERS_EVERY {
+            waiting.tell(source, &refusal);
+        }
+    }
+}
+
+struct Waiting<'a> {
+    uri: &'a str,
+    wait: Wait<'a>,
+    begun: Instant,
+    deadline: Option<Instant>,
+    attempts: u64,
+    /// Until when attempts follow each other closely.
+    tight_until: Instant,
+    pause: Duration,
+    last_holders: Option<Holders>,
+    looked: Instant,
+}
+
+impl Waiting<'_> {
+    /// The camera, or a refusal that waiting may end; any other failure ends the wait.
+    fn attempt(&mut self, source: &mut dyn Source) -> Result<Result<Box<dyn Device>>> {
+        refuse_when_shut_down(self.uri)?;
+        self.attempts += 1;
+        match source.acquire() {
+            Ok(device) => {
+                // A shutdown that ran meanwhile did not see this camera.
+                refuse_when_shut_down(self.uri)?;
+                Ok(Ok(device))
+            }
+            Err(error) if self.may_pass(error.kind()) => Ok(Err(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn may_pass(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Busy => true,
+            Kind::NotFound if self.wait.for_device => true,
+            // Its holder may reset it, or somebody replug it, while we wait: it goes, comes back with
+            // the system's rights, and gets its group from udev a moment later.
+            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1,
+            _ => false,
+        }
+    }
+
+    /// Waits for a notice, or for as long as the next attempt is put off; true when something was noticed.
+    fn sleep(&mut self, watch: &Watch) -> Result<bool> {
+        let now = Instant::now();
+        let pause = if now < self.tight_until {
+            policy::TIGHT_STEP
+        } else {
+            let pause = self.pause;
+            self.pause = (pause * 2).min(policy::POLL_LONGEST);
+            pause
+        };
+        let until = self.deadline.map_or(now + pause, |deadline| deadline.min(now + pause));
+        let mut fds: Vec<_> = watch.fds().map(readable).to_vec();
+        let known = fds.len();
+        fds.push(readable(watch.shutdown.event.fd()));
+        fds.extend(self.wait.cancel.map(|event| readable(event.fd())));
+        poll(&mut fds, Some(until)).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
+        refuse_when_shut_down(self.uri)?;
+        if self.wait.cancel.is_some() && fds.last().is_some_and(|cancel| cancel.revents != 0) {
+            return Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.uri)));
+        }
+        Ok(fds[..known].iter().any(|fd| fd.revents != 0))
+    }
+
+    /// Tells the host who holds the camera, if that is news.
+    fn tell(&mut self, source: &dyn Source, refusal: &Error) {
+        let Some(on_wait) = self.wait.on_wait.as_mut() else { return };
+        let holders = source.holders();
+        if self.last_holders.as_ref() != Some(&holders) {
+            let message = match refusal.kind() {
+                Kind::Busy => format!("{}: waiting for it, {holders}", self.uri),
+                _ => format!("{}: waiting for it, {refusal}", self.uri),
+            };
+            on_wait(&message, &holders);
+            self.last_holders = Some(holders);
+        }
+        self.looked = Instant::now();
+    }
+
+    fn got(&self, device: Box<dyn Device>) -> Acquired {
+        Acquired { device, attempts: self.attempts, waited: self.begun.elapsed() }
+    }
+
+    fn give_up(&self, source: &dyn Source, refusal: Error) -> Error {
+        if refusal.kind() != Kind::Busy {
+            return refusal;
+        }
+        let waited = self.begun.elapsed();
+        let tried = match self.attempts {
+            1 => "tried once".to_owned(),
+            attempts => format!("waited {:.1} s and tried {attempts} times", waited.as_secs_f64()),
+        };
+        refusal
+            .hint(source.holders())
+            .hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
+    }
+}
+
+/// What wakes a wait: file-system notices and a holder's hang-up.
+struct Watch {
+    inotify: Option<Inotify>,
+    notice: Notice,
+    shutdown: Entry,
+}
+
+/// A wait's place in [`WAITS`].
+struct Entry {
+    event: Arc<Event>,
+    token: Token,
+}
+
+impl Entry {
+    fn new() -> Result<Entry> {
+        let event = Arc::new(Event::new().map_err(|e| Error::system("creating an event to wait with", e))?);
+        let token = WAITS
+            .insert(event.clone())
+            .map_err(|_| Error::new(Kind::Internal, "more opens wait than there are places for"))?;
+        if SHUT_DOWN.load(Ordering::SeqCst) {
+            event.signal(); // the shutdown that has just happened did not see it
+        }
+        Ok(Entry { event, token })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        WAITS.remove(self.token);
+    }
+}
+
+impl Watch {
+    fn new(source: &mut dyn Source) -> Result<Watch> {
+        let inotify = Inotify::new().inspect_err(|e| log::warn!("no inotify ({e}): a busy camera is polled")).ok();
+        let mut watch = Watch { inotify, notice: Notice::default(), shutdown: Entry::new()? };
+        watch.renew(source);
+        Ok(watch)
+    }
+
+    /// Takes what was noticed, and follows the camera to where it is now.
+    fn renew(&mut self, source: &mut dyn Source) {
+        if let Some(inotify) = &self.inotify {
+            inotify.clear();
+        }
+        self.notice = source.notice().unwrap_or_default();
+        let Some(inotify) = &self.inotify else { return };
+        let appear = libc::IN_CREATE | libc::IN_DELETE | libc::IN_ATTRIB | libc::IN_MOVED_TO;
+        // What cannot be watched is polled: a node that is not there, a folder that may not be read.
+        self.notice.nodes.iter().for_each(|node| drop(inotify.watch(node, libc::IN_CLOSE)));
+        self.notice.folders.iter().for_each(|folder| drop(inotify.watch(folder, appear | libc::IN_ONLYDIR)));
+    }
+
+    fn fds(&self) -> [i32; 2] {
+        // poll passes over negative numbers.
+        [self.inotify.as_ref().map_or(-1, Inotify::fd), self.notice.hangup.as_ref().map_or(-1, |fd| fd.number())]
+    }
+}

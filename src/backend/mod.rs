@@ -1,0 +1,133 @@
+//! The wall between the managed camera and the kinds of camera. A backend knows how its kind is
+//! acquired, streamed and let go, and nothing of handles, waiting or C.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::format::{Control, Format, StreamFormat, StreamRequest};
+use crate::holders::Holders;
+use crate::kernel::Fd;
+use crate::memory::{Buffer, PLANES_MOST};
+use crate::uri::Uri;
+
+mod file;
+mod paced;
+mod v4l2;
+mod virtual_camera;
+
+/// One camera that was named and is not held yet. A wait for it keeps one of these: what an attempt
+/// opened may stay open in it for the next.
+pub trait Source: Send {
+    /// One attempt, without waiting. `Kind::Busy` when somebody else has it.
+    fn acquire(&mut self) -> Result<Box<dyn Device>>;
+
+    /// Where the kernel will tell that another attempt is worth it.
+    fn notice(&mut self) -> Result<Notice>;
+
+    /// Who has it.
+    fn holders(&self) -> Holders;
+}
+
+/// What to watch while somebody else has the camera.
+#[derive(Default)]
+pub struct Notice {
+    /// Nodes: a close of one may have been the holder's.
+    pub nodes: Vec<PathBuf>,
+    /// Folders in which nodes appear and vanish.
+    pub folders: Vec<PathBuf>,
+    /// A connection that hangs up when the holder is gone.
+    pub hangup: Option<Fd>,
+}
+
+/// Who a camera is, for people and for finding it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub uri: String,
+    pub name: String,
+    pub driver: String,
+    pub serial: String,
+    pub bus: String,
+}
+
+/// A camera that is held: nobody else can stream from it until this is dropped or let go.
+/// Calls come from any thread, at the same time.
+pub trait Device: Send + Sync {
+    fn identity(&self) -> &Identity;
+    fn formats(&self) -> Result<Vec<Format>>;
+    fn controls(&self) -> Result<Vec<Control>>;
+    fn control(&self, id: u32) -> Result<i64>;
+    fn set_control(&self, id: u32, value: i64) -> Result<()>;
+
+    /// Starts streaming. The caller sees to it that there is one stream at a time.
+    fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
+
+    /// Lets the camera go; with a deadline, by then even if the driver hangs: false when it did.
+    fn let_go(self: Box<Self>, deadline: Option<Instant>) -> bool;
+}
+
+/// A running stream. One caller at a time.
+pub trait Stream: Send {
+    fn format(&self) -> &StreamFormat;
+
+    /// Readable when [`Stream::dequeue`] has a frame or an error.
+    fn poll_fd(&self) -> RawFd;
+
+    /// The next frame by the drop policy that the stream was started with, if there is one now.
+    fn dequeue(&mut self) -> Result<Option<Filled>>;
+
+    /// Gives a dequeued buffer back to be filled again.
+    fn requeue(&mut self, index: u32) -> Result<()>;
+
+    /// Ends the stream and gives up its memory; frames that are handed out stay readable. The device
+    /// stays held. Dropping a stream gives up its memory alone, without a call that a driver could hang in:
+    /// letting the device go does the rest.
+    fn stop(self: Box<Self>) -> Result<()>;
+}
+
+/// A buffer with a frame in it.
+pub struct Filled {
+    pub index: u32,
+    pub buffer: Arc<Buffer>,
+    /// Where in each plane the picture begins, and how many bytes it has.
+    pub offset: [usize; PLANES_MOST],
+    pub used: [usize; PLANES_MOST],
+    pub sequence: u64,
+    /// Of the exposure, or as near as the driver tells, in nanoseconds of CLOCK_MONOTONIC.
+    pub timestamp_ns: i64,
+    pub corrupt: bool,
+}
+
+/// The backend's view of a parsed name.
+pub fn source(uri: &Uri) -> Result<Box<dyn Source>> {
+    Ok(match uri {
+        Uri::V4l2(node) => Box::new(v4l2::Node::at(node.clone())),
+        Uri::Usb(device) => Box::new(v4l2::Node::on_usb(device.clone())),
+        Uri::Virtual(options) => Box::new(virtual_camera::Virtual::new(options)?),
+        Uri::File(options) => Box::new(file::Recording::new(options)?),
+    })
+}
+
+/// A camera of this machine, held or not.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub identity: Identity,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Free,
+    Open,
+    Streaming,
+    Unknown,
+}
+
+/// The cameras of this machine: nodes that give pictures, and virtual cameras that are held.
+pub fn list() -> Result<Vec<Found>> {
+    let mut found = v4l2::list()?;
+    found.extend(virtual_camera::list());
+    Ok(found)
+}

@@ -1,0 +1,229 @@
+//! V4L2 cameras: a node is acquired by opening it, taking the lease on it, and claiming the driver's
+//! buffers, which is what keeps every other program from streaming.
+//!
+//! The `v4l` crate gives the kernel's structs and the ioctl call. Its `Device` opens nodes without
+//! O_CLOEXEC and its stream panics in Drop: neither is used.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use self::device::Held;
+use self::node::{OpenNode, Request};
+use super::{Device, Found, Identity, Notice, Source, State};
+use crate::error::{Error, Kind, Result};
+use crate::holders::{Holders, Target, scan};
+use crate::kernel;
+use crate::uri::UsbDevice;
+
+mod device;
+mod node;
+mod stream;
+mod sysfs;
+
+/// A V4L2 camera by path or by its place on USB.
+pub struct Node {
+    place: Place,
+    /// Opened by an earlier attempt and kept for the next: each close would wake every waiter.
+    open: Vec<OpenNode>,
+}
+
+enum Place {
+    Path(PathBuf),
+    Usb(UsbDevice),
+}
+
+impl Node {
+    pub fn at(path: PathBuf) -> Node {
+        Node { place: Place::Path(path), open: Vec::new() }
+    }
+
+    pub fn on_usb(device: UsbDevice) -> Node {
+        Node { place: Place::Usb(device), open: Vec::new() }
+    }
+
+    /// The nodes that may be meant: one for a path, one or more where alike cameras are plugged in.
+    fn candidates(&self) -> Result<Vec<PathBuf>> {
+        match &self.place {
+            // A link may point elsewhere after a replug: followed anew each time.
+            Place::Path(path) => Ok(vec![fs::canonicalize(path).unwrap_or_else(|_| path.clone())]),
+            Place::Usb(device) => {
+                let nodes: Vec<_> = sysfs::usb_nodes(device).into_iter().filter(|node| sysfs::is_first(node)).collect();
+                match nodes.is_empty() {
+                    false => Ok(nodes),
+                    true => Err(Error::new(Kind::NotFound, format!("{device}: no such camera is plugged in"))
+                        .hint("lsusb shows vendor and product of what is; camlease_device_list_new lists the cameras")),
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, path: &Path) -> Result<Held> {
+        let node = match self.open.iter().position(|node| node.path == path) {
+            Some(known) => self.open.swap_remove(known),
+            None => open(path)?,
+        };
+        match claim(&node) {
+            Ok(()) => {
+                let identity = identity(&node);
+                Ok(Held::new(node, identity))
+            }
+            Err(error) => {
+                if error.kind() == Kind::Busy {
+                    self.open.push(node);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Source for Node {
+    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+        let candidates = self.candidates()?;
+        self.open.retain(|node| candidates.contains(&node.path));
+        let mut busy = None;
+        for path in &candidates {
+            match self.attempt(path) {
+                Ok(held) => return Ok(Box::new(held)),
+                Err(error) if error.kind() == Kind::Busy => busy = busy.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(busy.unwrap_or_else(|| Error::new(Kind::NotFound, "no camera is meant by this name")))
+    }
+
+    fn notice(&mut self) -> Result<Notice> {
+        let mut notice = Notice { nodes: self.candidates().unwrap_or_default(), ..Notice::default() };
+        // Where the node, or a link to it, will appear again.
+        let mut folders = vec![PathBuf::from("/dev")];
+        if let Place::Path(path) = &self.place {
+            folders.extend(path.parent().map(Path::to_owned));
+        }
+        folders.extend(notice.nodes.iter().filter_map(|node| node.parent()).map(Path::to_owned));
+        folders.sort();
+        folders.dedup();
+        notice.folders = folders;
+        Ok(notice)
+    }
+
+    fn holders(&self) -> Holders {
+        let cameras: Vec<_> = self.candidates().unwrap_or_default().iter().filter_map(|node| targets(node)).collect();
+        let mut all = Holders::default();
+        for holders in scan(&cameras) {
+            all.unreadable = all.unreadable.max(holders.unreadable);
+            all.list.extend(holders.list);
+        }
+        // A waiter's own look at the node is no holding of it.
+        let open = self.open.len();
+        if open > 0 {
+            forget_own_waiting(&mut all, &self.open);
+        }
+        all
+    }
+}
+
+/// Takes this process out when all that it has of the camera is what waiters of its own opened.
+fn forget_own_waiting(all: &mut Holders, open: &[OpenNode]) {
+    let own = std::process::id() as i32;
+    let waiting = open.iter().map(|node| node.fd.number()).collect::<Vec<_>>();
+    let others = |number: u64| {
+        fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().any(|entry| {
+            let known = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            known.is_none_or(|fd: i32| !waiting.contains(&fd))
+                && fs::metadata(entry.path()).is_ok_and(|file| std::os::unix::fs::MetadataExt::rdev(&file) == number)
+        })
+    };
+    let elsewhere = open.iter().any(|node| match Target::device(&node.path) {
+        Some(Target::Device { number, .. }) => others(number),
+        _ => false,
+    });
+    if !elsewhere {
+        all.list.retain(|holder| holder.pid != own || holder.other_node.is_some());
+    }
+}
+
+/// A camera's own node and its other ones.
+fn targets(node: &Path) -> Option<Vec<Target>> {
+    let mut targets = vec![Target::device(node)?];
+    targets.extend(sysfs::siblings(node).iter().filter_map(|other| Target::device(other)));
+    Some(targets)
+}
+
+fn open(path: &Path) -> Result<OpenNode> {
+    // Opening a pipe or a tape by mistake has effects of its own: only a character device is opened.
+    match fs::metadata(path) {
+        Ok(file) if !file.file_type().is_char_device() => {
+            return Err(Error::new(Kind::InvalidArgument, format!("{}: this is no device node", path.display()))
+                .hint("for a video file write file:PATH"));
+        }
+        // What is missing or forbidden is told by open itself, with its errno.
+        _ => {}
+    }
+    OpenNode::open(path)
+}
+
+fn identity(node: &OpenNode) -> Identity {
+    Identity {
+        uri: node.path.display().to_string(),
+        name: node.capability.card.clone(),
+        driver: node.capability.driver.clone(),
+        serial: sysfs::serial(&node.path).unwrap_or_default(),
+        bus: node.capability.bus.clone(),
+    }
+}
+
+/// Lease and buffers, or neither. The lease (flock) tells users of this library apart where a driver
+/// does not; the buffers keep everybody else out.
+fn claim(node: &OpenNode) -> Result<()> {
+    kernel::lock_exclusive(&node.fd).or_else(|error| match error.raw_os_error() {
+        Some(libc::EWOULDBLOCK) => Err(node.failed(Request::Claim, std::io::Error::from_raw_os_error(libc::EBUSY))),
+        // A file system without locks: the driver's own exclusion is what counts.
+        _ => Ok(()),
+    })?;
+    match node.request_buffers(1) {
+        Ok(1..) => Ok(()),
+        outcome => {
+            kernel::unlock(&node.fd);
+            let error = outcome.err().unwrap_or_else(|| std::io::Error::from_raw_os_error(libc::ENOMEM));
+            Err(node.failed(Request::Claim, error))
+        }
+    }
+}
+
+/// The capture nodes of this machine.
+pub fn list() -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let mut cameras = Vec::new();
+    for path in sysfs::nodes() {
+        let entry = match OpenNode::open(&path) {
+            // Asking for no buffers changes nothing where nobody holds any, and is refused where somebody does.
+            Ok(node) => {
+                let held = node.request_buffers(0).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY));
+                Found { identity: identity(&node), state: if held { State::Streaming } else { State::Free } }
+            }
+            Err(error) if error.kind() == Kind::Unsupported => continue,
+            Err(_) if !sysfs::is_first(&path) => continue,
+            // It cannot be opened, which is what the host will want to know when it tries.
+            Err(_) => Found {
+                identity: Identity {
+                    uri: path.display().to_string(),
+                    name: sysfs::name(&path).unwrap_or_default(),
+                    serial: sysfs::serial(&path).unwrap_or_default(),
+                    ..Identity::default()
+                },
+                state: State::Unknown,
+            },
+        };
+        cameras.push(Target::device(&path).into_iter().collect::<Vec<_>>());
+        found.push(entry);
+    }
+    if found.iter().any(|entry| entry.state == State::Free) {
+        for (entry, holders) in found.iter_mut().zip(scan(&cameras)) {
+            if entry.state == State::Free && !holders.list.is_empty() {
+                entry.state = State::Open;
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,133 @@
+//! A V4L2 stream: the driver's buffers, mapped, going round between driver and host.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::device::reclaim;
+use super::node::{Dequeued, OpenNode, Request};
+use crate::backend::{Filled, Stream};
+use crate::error::Result;
+use crate::format::{DropPolicy, StreamFormat, layout};
+use crate::kernel::{clock_ns, monotonic_ns};
+use crate::memory::Buffer;
+use crate::policy;
+
+pub struct Mapped {
+    node: Arc<OpenNode>,
+    format: StreamFormat,
+    buffers: Vec<Arc<Buffer>>,
+    policy: DropPolicy,
+    /// Fewest bytes of a whole frame; 0 where frames are compressed or their layout is not known.
+    whole: usize,
+    /// The kernel counts frames in 32 bits: 828 days at 60 fps.
+    sequence: u64,
+}
+
+impl Mapped {
+    pub fn new(node: Arc<OpenNode>, format: StreamFormat, buffers: Vec<Arc<Buffer>>, policy: DropPolicy) -> Mapped {
+        let whole = match format.planes.len() {
+            1 => layout(format.fourcc, format.width, format.height).map_or(0, |(_, bytes)| bytes),
+            _ => 0,
+        };
+        Mapped { node, format, buffers, policy, whole, sequence: 0 }
+    }
+
+    fn filled(&mut self, full: Dequeued) -> Filled {
+        let ahead = full.sequence.wrapping_sub(self.sequence as u32);
+        // A driver may restart its count; only a step forward is taken for the 32 bits' next round.
+        self.sequence = match ahead < u32::MAX / 2 {
+            true => self.sequence + u64::from(ahead),
+            false => (self.sequence & !u64::from(u32::MAX)) | u64::from(full.sequence),
+        };
+        Filled {
+            index: full.index,
+            buffer: self.buffers[full.index as usize].clone(),
+            offset: full.offset,
+            used: full.used,
+            sequence: self.sequence,
+            timestamp_ns: to_monotonic(full.timestamp_us * 1000),
+            corrupt: full.corrupt || full.used[0] < self.whole,
+        }
+    }
+
+    fn detach(&self) {
+        self.buffers.iter().for_each(|buffer| buffer.detach());
+    }
+}
+
+impl Stream for Mapped {
+    fn format(&self) -> &StreamFormat {
+        &self.format
+    }
+
+    fn poll_fd(&self) -> RawFd {
+        self.node.fd.number()
+    }
+
+    fn dequeue(&mut self) -> Result<Option<Filled>> {
+        let mut newest: Option<Dequeued> = None;
+        loop {
+            match self.node.dequeue() {
+                Ok(Some(full)) => {
+                    if let Some(older) = newest.replace(full) {
+                        self.requeue(older.index)?;
+                    }
+                    if self.policy == DropPolicy::Newest {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                // What came before the failure is still good; the next call meets the failure again.
+                Err(_) if newest.is_some() => break,
+                Err(error) => return Err(self.node.failed(Request::Dequeue, error)),
+            }
+        }
+        Ok(newest.map(|full| self.filled(full)))
+    }
+
+    fn requeue(&mut self, index: u32) -> Result<()> {
+        self.node.queue(index).map_err(|e| self.node.failed(Request::Queue, e))
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        let node = self.node.clone();
+        node.raise_priority();
+        let stopped = node.stream_off();
+        self.detach();
+        reclaim(&node);
+        node.restore_priority();
+        stopped.map_err(|e| node.failed(Request::StreamOff, e))
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// Drivers stamp in CLOCK_MONOTONIC, CLOCK_REALTIME (older ones, and uvcvideo when it is told so,
+/// which then still claims monotonic) or not at all. Whose present it is near, that clock it is.
+fn to_monotonic(stamp_ns: i64) -> i64 {
+    let now = monotonic_ns();
+    if (now - stamp_ns).abs() <= policy::CLOCK_TOLERANCE_NS {
+        return stamp_ns;
+    }
+    let real = clock_ns(libc::CLOCK_REALTIME);
+    if (real - stamp_ns).abs() <= policy::CLOCK_TOLERANCE_NS { stamp_ns - real + now } else { now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_of_other_clocks_become_monotonic() {
+        let now = monotonic_ns();
+        assert_eq!(to_monotonic(now - 5_000_000), now - 5_000_000);
+        let real = clock_ns(libc::CLOCK_REALTIME);
+        let converted = to_monotonic(real - 5_000_000);
+        assert!((converted - (now - 5_000_000)).abs() < 1_000_000_000, "{converted} {now}");
+        assert!((to_monotonic(0) - now).abs() < 1_000_000_000 || now < policy::CLOCK_TOLERANCE_NS);
+    }
+}

@@ -1,0 +1,529 @@
+//! `virtual:NAME`: a camera made in the process. Its NAME is one device for the whole machine: the
+//! holder has an abstract socket bound to it, which the kernel forgets with the holder, and whose
+//! connections hang up when it is gone. (The name space of these sockets is the network name space's.)
+//!
+//! Faults on order, so that a host can test what it does about them: `busy=N` refuses N attempts,
+//! `stall=N` gives no frame after N, `corrupt=N` flags every Nth frame, `unplug=N` vanishes after N
+//! frames and comes back after `return=MS`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::paced::{Pace, Paced, Painted, Picture};
+use super::{Device, Found, Identity, Notice, Source, State, Stream};
+use crate::error::{Error, Kind, Result};
+use crate::format::*;
+use crate::holders::{Activity, Holders, Target, scan};
+use crate::kernel::{self, AbstractSocket};
+use crate::policy;
+use crate::uri::Options;
+
+const FORMATS: [(FourCc, &str); 6] = [
+    (YUYV, "YUYV 4:2:2"),
+    (UYVY, "UYVY 4:2:2"),
+    (NV12, "Y/UV 4:2:0"),
+    (GREY, "8-bit Greyscale"),
+    (RGB24, "24-bit RGB 8-8-8"),
+    (BGR24, "24-bit BGR 8-8-8"),
+];
+const SIDE_LEAST: u32 = 8;
+const RATE_MOST: u32 = 1000;
+const BRIGHTNESS: u32 = 0x0098_0900; // V4L2_CID_BRIGHTNESS
+const BRIGHTNESS_DEFAULT: i64 = 128;
+
+/// Names that are unplugged in this process, and when they come back.
+static UNPLUGGED: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+
+pub struct Virtual {
+    camera: Camera,
+    refusals: u64,
+}
+
+/// What the name says of the camera.
+#[derive(Clone)]
+struct Camera {
+    uri: String,
+    name: String,
+    width: u32,
+    height: u32,
+    fourcc: FourCc,
+    rate: Rate,
+    stall: Option<u64>,
+    corrupt: Option<u64>,
+    unplug: Option<u64>,
+    away: Duration,
+}
+
+impl Virtual {
+    pub fn new(options: &Options) -> Result<Virtual> {
+        options.only(&["width", "height", "fps", "fourcc", "busy", "stall", "corrupt", "unplug", "return"])?;
+        let name = options.target.clone();
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if name.len() > policy::VIRTUAL_NAME_MOST || !name.bytes().all(allowed) {
+            let most = policy::VIRTUAL_NAME_MOST;
+            return Err(options.invalid(format!("a name has up to {most} letters, digits, dots, dashes and underscores")));
+        }
+        let side = u64::from(SIDE_LEAST)..=u64::from(policy::SIDE_MOST);
+        let fourcc = options.fourcc("fourcc", YUYV)?;
+        if !FORMATS.iter().any(|known| known.0 == fourcc) {
+            return Err(options.invalid(format!("fourcc={fourcc} cannot be made; {}", offered())));
+        }
+        let after = |key| Ok(if options.has(key) { Some(options.number(key, 0, 0..=u64::MAX)?) } else { None });
+        let corrupt = if options.has("corrupt") { Some(options.number("corrupt", 1, 1..=u64::MAX)?) } else { None };
+        let (width, height) = even(
+            fourcc,
+            options.number("width", 640, side.clone())? as u32,
+            options.number("height", 480, side)? as u32,
+        );
+        let camera = Camera {
+            uri: options.uri.clone(),
+            name,
+            width,
+            height,
+            fourcc,
+            rate: Rate::new(options.number("fps", 30, 1..=u64::from(RATE_MOST))? as u32, 1),
+            stall: after("stall")?,
+            corrupt,
+            unplug: after("unplug")?,
+            away: Duration::from_millis(options.number("return", 1000, 0..=3_600_000)?),
+        };
+        Ok(Virtual { camera, refusals: options.number("busy", 0, 0..=u64::MAX)? })
+    }
+}
+
+fn offered() -> String {
+    let codes: Vec<_> = FORMATS.iter().map(|known| known.0.to_string()).collect();
+    format!("virtual cameras offer {}", codes.join(", "))
+}
+
+/// Formats that share colour between neighbours have even sides.
+fn even(fourcc: FourCc, width: u32, height: u32) -> (u32, u32) {
+    match fourcc {
+        YUYV | UYVY => (width & !1, height),
+        NV12 => (width & !1, height & !1),
+        _ => (width, height),
+    }
+}
+
+fn socket_name(name: &str) -> String {
+    format!("camlease/virtual/{name}")
+}
+
+fn streaming_name(name: &str) -> String {
+    format!("camlease/virtual/{name}/streaming")
+}
+
+impl Source for Virtual {
+    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+        let uri = &self.camera.uri;
+        let mut unplugged = UNPLUGGED.lock().unwrap_or_else(|e| e.into_inner());
+        if unplugged.get(&self.camera.name).is_some_and(|back| *back > Instant::now()) {
+            return Err(Error::new(Kind::NotFound, format!("{uri}: the camera is unplugged (on order, by unplug=N)")));
+        }
+        unplugged.remove(&self.camera.name);
+        drop(unplugged);
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Err(Error::new(Kind::Busy, format!("{uri}: the camera is busy (on order, by busy=N)")));
+        }
+        let lease = AbstractSocket::bind(&socket_name(&self.camera.name)).map_err(|error| {
+            let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
+            let error = Error::system(format!("{uri}: taking its name on this machine"), error);
+            if taken { error.with_kind(Kind::Busy) } else { error }
+        })?;
+        let identity = Identity {
+            uri: uri.clone(),
+            name: self.camera.name.clone(),
+            driver: "virtual".into(),
+            serial: String::new(),
+            bus: String::new(),
+        };
+        let brightness = Arc::new(AtomicI64::new(BRIGHTNESS_DEFAULT));
+        Ok(Box::new(Held { camera: self.camera.clone(), identity, brightness, lease }))
+    }
+
+    fn notice(&mut self) -> Result<Notice> {
+        // A refused connection means that the name has just become free: no notice, the next attempt gets it.
+        let hangup = AbstractSocket::connect(&socket_name(&self.camera.name)).ok().map(AbstractSocket::into_fd);
+        Ok(Notice { hangup, ..Notice::default() })
+    }
+
+    fn holders(&self) -> Holders {
+        let bound = bound_names();
+        let inode = |name: &str| bound.iter().find(|known| known.0 == name).map(|known| known.1);
+        let Some(inode_of_lease) = inode(&socket_name(&self.camera.name)) else { return Holders::default() };
+        let streams = inode(&streaming_name(&self.camera.name)).is_some();
+        let mut holders = scan(&[vec![Target::Socket { inode: inode_of_lease }]]).pop().unwrap_or_default();
+        if !streams {
+            holders.list.iter_mut().for_each(|holder| holder.activity = Activity::Open);
+        }
+        // The kernel itself names the holder: nobody is missing from the list.
+        if let Ok(pid) = AbstractSocket::connect(&socket_name(&self.camera.name)).and_then(|socket| socket.peer_pid())
+            && holders.list.iter().any(|holder| holder.pid == pid)
+        {
+            holders.unreadable = 0;
+        }
+        holders
+    }
+}
+
+/// Abstract names of this library's and the inodes of the sockets that have them.
+fn bound_names() -> Vec<(String, u64)> {
+    let sockets = procfs::net::unix().unwrap_or_default();
+    let own = |path: &Path| path.to_str()?.strip_prefix('@').map(str::to_owned);
+    sockets
+        .into_iter()
+        .filter_map(|socket| Some((own(socket.path.as_deref()?)?, socket.inode)))
+        .filter(|(name, _)| name.starts_with("camlease/virtual/"))
+        .collect()
+}
+
+/// Virtual cameras that somebody on this machine holds.
+pub fn list() -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for (name, _) in bound_names() {
+        let Some(name) = name.strip_prefix("camlease/virtual/") else { continue };
+        let (name, state) = match name.strip_suffix("/streaming") {
+            Some(name) => (name, State::Streaming),
+            None => (name, State::Open),
+        };
+        match found.iter_mut().find(|known| known.identity.name == name) {
+            Some(known) if state == State::Streaming => known.state = state,
+            Some(_) => {}
+            None => {
+                let identity = Identity {
+                    uri: format!("virtual:{name}"),
+                    name: name.to_owned(),
+                    driver: "virtual".into(),
+                    ..Identity::default()
+                };
+                found.push(Found { identity, state });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+    found
+}
+
+struct Held {
+    camera: Camera,
+    identity: Identity,
+    brightness: Arc<AtomicI64>,
+    lease: AbstractSocket,
+}
+
+impl Device for Held {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        let offer = |&(fourcc, description): &(FourCc, &str)| Format {
+            fourcc,
+            description: description.to_owned(),
+            compressed: false,
+            width: (SIDE_LEAST, policy::SIDE_MOST, 2),
+            height: (SIDE_LEAST, policy::SIDE_MOST, 2),
+            slowest: Rate::new(1, 1),
+            fastest: Rate::new(RATE_MOST, 1),
+        };
+        Ok(FORMATS.iter().map(offer).collect())
+    }
+
+    fn controls(&self) -> Result<Vec<Control>> {
+        Ok(vec![Control {
+            id: BRIGHTNESS,
+            name: "Brightness".into(),
+            kind: ControlKind::Integer,
+            minimum: 0,
+            maximum: 255,
+            step: 1,
+            default: BRIGHTNESS_DEFAULT,
+            readable: true,
+            writable: true,
+            active: true,
+            menu: Vec::new(),
+        }])
+    }
+
+    fn control(&self, id: u32) -> Result<i64> {
+        self.known(id)?;
+        Ok(self.brightness.load(Ordering::Relaxed))
+    }
+
+    fn set_control(&self, id: u32, value: i64) -> Result<()> {
+        self.known(id)?;
+        if !(0..=255).contains(&value) {
+            let uri = &self.identity.uri;
+            return Err(Error::new(Kind::InvalidArgument, format!("{uri}: brightness {value} is not within 0 to 255")));
+        }
+        self.brightness.store(value, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {
+        let or = |asked: u32, own: u32| if asked == 0 { own } else { asked.clamp(SIDE_LEAST, policy::SIDE_MOST) };
+        let fourcc = if request.fourcc.0 == 0 { self.camera.fourcc } else { request.fourcc };
+        let (width, height) = even(fourcc, or(request.width, self.camera.width), or(request.height, self.camera.height));
+        let Some((stride, bytes)) = FORMATS.iter().find(|known| known.0 == fourcc).and(layout(fourcc, width, height)) else {
+            let uri = &self.identity.uri;
+            return Err(Error::new(Kind::Unsupported, format!("{uri}: {fourcc} cannot be made; {}", offered())));
+        };
+        let rate = match request.rate.is_set() {
+            // As a driver does, the nearest that can be done is what is given.
+            true if request.rate.per_second() > RATE_MOST.into() => Rate::new(RATE_MOST, 1),
+            true => request.rate,
+            false => self.camera.rate,
+        };
+        let pace = self.camera.stall.map_or(Pace::At(rate), |frames| Pace::Stalling(rate, frames));
+        let format = StreamFormat { width, height, fourcc, rate, stride, planes: vec![(stride, bytes)], buffers: 0 };
+        let picture = TestPicture {
+            camera: self.camera.clone(),
+            brightness: self.brightness.clone(),
+            size: (fourcc, width, height, stride as usize),
+            template: Vec::new(),
+            template_brightness: -1,
+        };
+        // Seen by others as streaming for as long as this socket exists; without it, merely as open.
+        let mark = AbstractSocket::bind(&streaming_name(&self.camera.name)).ok().map(|mark| Box::new(mark) as _);
+        Ok(Box::new(Paced::start(format, pace, request, Box::new(picture), mark)?))
+    }
+
+    fn let_go(self: Box<Self>, deadline: Option<Instant>) -> bool {
+        match deadline {
+            Some(deadline) => kernel::close_by(self.lease.into_fd(), deadline),
+            None => true,
+        }
+    }
+}
+
+impl Held {
+    fn known(&self, id: u32) -> Result<()> {
+        match id {
+            BRIGHTNESS => Ok(()),
+            _ => Err(Error::new(Kind::InvalidArgument, format!("{}: there is no control 0x{id:08x}", self.identity.uri))),
+        }
+    }
+}
+
+/// Colour bars, and a white mark on black below them that goes from left to right.
+struct TestPicture {
+    camera: Camera,
+    brightness: Arc<AtomicI64>,
+    /// Pixel format, width, height, stride.
+    size: (FourCc, u32, u32, usize),
+    template: Vec<u8>,
+    template_brightness: i64,
+}
+
+/// Y, Cb and Cr of the bars: 75 % white, yellow, cyan, green, magenta, red, blue, black (BT.601).
+const BARS: [[u8; 3]; 8] = [
+    [180, 128, 128],
+    [162, 44, 142],
+    [131, 156, 44],
+    [112, 72, 58],
+    [84, 184, 198],
+    [65, 100, 212],
+    [35, 212, 114],
+    [16, 128, 128],
+];
+
+impl Picture for TestPicture {
+    fn paint(&mut self, sequence: u64, timestamp_ns: i64, into: &mut [u8]) -> Result<Painted> {
+        if self.camera.unplug.is_some_and(|frames| sequence >= frames) {
+            let mut unplugged = UNPLUGGED.lock().unwrap_or_else(|e| e.into_inner());
+            unplugged.entry(self.camera.name.clone()).or_insert_with(|| Instant::now() + self.camera.away);
+            let uri = &self.camera.uri;
+            return Err(Error::new(Kind::Disconnected, format!("{uri}: the camera was unplugged (on order, by unplug=N)"))
+                .hint("close it and open it again when it is back"));
+        }
+        let brightness = self.brightness.load(Ordering::Relaxed);
+        if self.template_brightness != brightness {
+            self.template = vec![0; into.len()];
+            render(self.size, brightness - BRIGHTNESS_DEFAULT, &mut self.template);
+            self.template_brightness = brightness;
+        }
+        into.copy_from_slice(&self.template);
+        self.mark(sequence, into);
+        into[..8].copy_from_slice(&sequence.to_le_bytes());
+        into[8..16].copy_from_slice(&timestamp_ns.to_le_bytes());
+        let corrupt = self.camera.corrupt.is_some_and(|every| (sequence + 1) % every == 0);
+        Ok(Painted { used: into.len(), corrupt })
+    }
+}
+
+impl TestPicture {
+    fn mark(&self, sequence: u64, into: &mut [u8]) {
+        let (_, _, height, stride) = self.size;
+        let (from, to) = mark_rows(height);
+        // Whole groups of pixels, so that the mark is white in every format.
+        let length = (stride / 16).max(12) / 12 * 12;
+        let at = (sequence as usize * 12) % stride.saturating_sub(length).max(1) / 12 * 12;
+        for row in from..to {
+            let line = &mut into[row * stride..(row + 1) * stride];
+            let white = match self.size.0 {
+                YUYV => [235, 128],
+                UYVY => [128, 235],
+                _ => [235, 235],
+            };
+            let end = (at + length).min(line.len());
+            line[at..end].iter_mut().zip(white.iter().cycle()).for_each(|(byte, &value)| *byte = value);
+        }
+    }
+}
+
+/// The rows of the moving mark: the last eighth of the picture.
+fn mark_rows(height: u32) -> (usize, usize) {
+    ((height - (height / 8).max(1)) as usize, height as usize)
+}
+
+fn render((fourcc, width, height, stride): (FourCc, u32, u32, usize), brighter: i64, into: &mut [u8]) {
+    let (mark_from, _) = mark_rows(height);
+    let pixel = |x: usize, y: usize| {
+        let [luma, cb, cr] = if y >= mark_from { BARS[7] } else { BARS[x * BARS.len() / width as usize] };
+        [(i64::from(luma) + brighter).clamp(16, 235) as u8, cb, cr]
+    };
+    for y in 0..height as usize {
+        for x in 0..width as usize {
+            let [luma, cb, cr] = pixel(x, y);
+            let colour = if x % 2 == 0 { cb } else { cr };
+            match fourcc {
+                YUYV => into[y * stride + 2 * x..][..2].copy_from_slice(&[luma, colour]),
+                UYVY => into[y * stride + 2 * x..][..2].copy_from_slice(&[colour, luma]),
+                NV12 => {
+                    into[y * stride + x] = luma;
+                    into[height as usize * stride + y / 2 * stride + x] = colour;
+                }
+                RGB24 | BGR24 => {
+                    let mut rgb = to_rgb([luma, cb, cr]);
+                    if fourcc == BGR24 {
+                        rgb.reverse();
+                    }
+                    into[y * stride + 3 * x..][..3].copy_from_slice(&rgb);
+                }
+                _ => into[y * stride + x] = luma,
+            }
+        }
+    }
+}
+
+/// BT.601, studio range.
+fn to_rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
+    let (y, cb, cr) = (298 * (i32::from(y) - 16), i32::from(cb) - 128, i32::from(cr) - 128);
+    [y + 409 * cr, y - 100 * cb - 208 * cr, y + 516 * cb].map(|value| ((value + 128) >> 8).clamp(0, 255) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uri::Uri;
+
+    fn camera(uri: &str) -> Result<Virtual> {
+        let Uri::Virtual(options) = Uri::parse(uri)? else { panic!("{uri}") };
+        Virtual::new(&options)
+    }
+
+    fn acquire(uri: &str) -> Box<dyn Device> {
+        camera(uri).unwrap().acquire().unwrap()
+    }
+
+    #[test]
+    fn one_holder_a_name_and_the_next_after_it() {
+        let first = acquire("virtual:unit-one");
+        let mut second = camera("virtual:unit-one").unwrap();
+        assert_eq!(second.acquire().err().unwrap().kind(), Kind::Busy);
+        let holders = second.holders();
+        assert_eq!(holders.list.len(), 1, "{holders}");
+        assert_eq!(holders.list[0].pid, std::process::id() as i32);
+        assert_eq!(holders.list[0].activity, Activity::Open);
+        assert!(list().iter().any(|found| found.identity.uri == "virtual:unit-one" && found.state == State::Open));
+        let stream = first.start(&StreamRequest::default()).unwrap();
+        assert_eq!(second.holders().list[0].activity, Activity::Streaming);
+        let notice = second.notice().unwrap().hangup.unwrap();
+        assert!(!kernel::poll(&mut [kernel::readable(notice.number())], Some(Instant::now())).unwrap());
+        drop(stream);
+        assert!(first.let_go(Some(Instant::now() + Duration::from_secs(1))));
+        assert!(kernel::poll(&mut [kernel::readable(notice.number())], Some(Instant::now())).unwrap(), "it hangs up");
+        assert!(second.acquire().is_ok());
+    }
+
+    #[test]
+    fn frames_carry_number_and_time_in_every_format() {
+        for (fourcc, _) in FORMATS {
+            let device = acquire(&format!("virtual:unit-{fourcc}?width=63&height=31&fps=1000&fourcc={fourcc}"));
+            let mut stream = device.start(&StreamRequest::default()).unwrap();
+            let filled = stream.dequeue().unwrap().expect("the first frame is due at once");
+            let (data, length) = filled.buffer.plane(0);
+            assert_eq!(filled.used[0], length);
+            // SAFETY: the buffer is alive and nobody fills it: the stream is not called.
+            let bytes = unsafe { std::slice::from_raw_parts(data, length) };
+            assert_eq!(bytes[..8], filled.sequence.to_le_bytes());
+            assert_eq!(bytes[8..16], filled.timestamp_ns.to_le_bytes());
+            let format = stream.format();
+            assert_eq!(layout(fourcc, format.width, format.height).unwrap(), format.planes[0]);
+        }
+    }
+
+    #[test]
+    fn brightness_changes_the_picture() {
+        let device = acquire("virtual:unit-bright?fourcc=GREY&width=64&height=64&fps=1000");
+        let mut stream = device.start(&StreamRequest::default()).unwrap();
+        let mut luma = || {
+            let filled = stream.dequeue().unwrap().unwrap();
+            // SAFETY: as above; row 1, first bar.
+            let byte = unsafe { *filled.buffer.plane(0).0.add(64) };
+            stream.requeue(filled.index).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            byte
+        };
+        assert_eq!(luma(), 180);
+        device.set_control(BRIGHTNESS, 100).unwrap();
+        assert_eq!(luma(), 152);
+        assert_eq!(device.set_control(BRIGHTNESS, 256).unwrap_err().kind(), Kind::InvalidArgument);
+        assert_eq!(device.control(1).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn faults_come_on_order() {
+        let mut busy = camera("virtual:unit-busy?busy=2").unwrap();
+        assert_eq!(busy.acquire().err().unwrap().kind(), Kind::Busy);
+        assert_eq!(busy.acquire().err().unwrap().kind(), Kind::Busy);
+        assert!(busy.acquire().is_ok());
+
+        let device = acquire("virtual:unit-unplug?unplug=1&return=50&fps=1000");
+        let request = StreamRequest { drop_policy: DropPolicy::Newest, ..Default::default() };
+        let mut stream = device.start(&request).unwrap();
+        assert_eq!(stream.dequeue().unwrap().unwrap().sequence, 0);
+        let gone = std::iter::repeat_with(|| stream.dequeue()).find_map(Result::err).unwrap();
+        assert_eq!(gone.kind(), Kind::Disconnected);
+        drop((stream, device));
+        let mut again = camera("virtual:unit-unplug").unwrap();
+        assert_eq!(again.acquire().err().unwrap().kind(), Kind::NotFound);
+        std::thread::sleep(Duration::from_millis(60));
+        assert!(again.acquire().is_ok());
+
+        let device = acquire("virtual:unit-corrupt?corrupt=2&fps=1000");
+        let mut stream = device.start(&request).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        let flags: Vec<bool> = (0..4).map(|_| stream.dequeue().unwrap().unwrap().corrupt).collect();
+        assert_eq!(flags, [false, true, false, true]);
+    }
+
+    #[test]
+    fn bad_orders_are_refused() {
+        for (uri, part) in [
+            ("virtual:a/b", "letters, digits"),
+            ("virtual:a?fps=0", "fps=0"),
+            ("virtual:a?fourcc=MJPG", "virtual cameras offer YUYV"),
+            ("virtual:a?width=4", "width=4"),
+            ("virtual:a?colour=red", "\"colour\" is not known"),
+        ] {
+            let error = camera(uri).err().unwrap();
+            assert_eq!(error.kind(), Kind::InvalidArgument, "{uri}");
+            assert!(error.message().contains(part), "{uri}: {error}");
+        }
+    }
+}

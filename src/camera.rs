@@ -1,0 +1,477 @@
+//! The managed camera: opened once, streamed from by any thread, and let go for certain.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+
+use crate::acquire::{self, Wait, acquire};
+use crate::backend::{self, Device, Filled, Identity, Stream};
+use crate::error::{Error, Kind, Result};
+use crate::{exit, fork};
+use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
+use crate::frame::Frame;
+use crate::holders::{Activity, Holders};
+use crate::kernel::{Epoll, Event, poll, readable};
+use crate::policy;
+use crate::slab::{Slab, Token};
+use crate::uri::Uri;
+
+/// How to open a camera.
+pub struct OpenOptions<'a> {
+    /// How long to wait for a busy camera; `None` waits without end, zero tries once.
+    pub timeout: Option<Duration>,
+    /// Wait for a camera that is not there at all, too.
+    pub wait_for_device: bool,
+    /// Ends the wait when it is signalled.
+    pub cancel: Option<&'a Event>,
+    /// Told who holds the camera when a wait begins, and again when that changes.
+    pub on_wait: Option<&'a mut dyn FnMut(&str, &Holders)>,
+    /// What this holder calls itself.
+    pub name: String,
+}
+
+impl Default for OpenOptions<'_> {
+    fn default() -> Self {
+        OpenOptions {
+            timeout: Some(policy::OPEN_TIMEOUT),
+            wait_for_device: false,
+            cancel: None,
+            on_wait: None,
+            name: String::new(),
+        }
+    }
+}
+
+/// Counters since the camera was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub frames: u64,
+    /// Frames that the camera made and the host did not get, from gaps in the sequence numbers.
+    pub dropped: u64,
+    pub corrupt: u64,
+    pub open_attempts: u64,
+    pub busy_wait_ns: u64,
+    pub resets: u64,
+    pub stalls: u64,
+    pub reconnects: u64,
+    /// Frames with the host now, and the bytes of the buffers that they keep.
+    pub frames_out: u64,
+    pub bytes_out: u64,
+}
+
+/// A camera that is held. Dropping it closes it.
+pub struct Camera {
+    shared: Arc<Shared>,
+    token: Token,
+}
+
+pub(crate) struct Shared {
+    identity: Identity,
+    holder_name: String,
+    epoch: u64,
+    /// Why the camera ended: 0 while it has not, else 1 + the index in [`ENDS`].
+    ended: AtomicU8,
+    /// Signalled for good when the camera has ended, and for a moment when the stream stops.
+    wake: Event,
+    waiting: AtomicU32,
+    /// Descriptor for the host's own loop: the stream's and `wake`.
+    ready: Epoll,
+    stream: Mutex<Running>,
+    device: RwLock<Option<Box<dyn Device>>>,
+    counters: Counters,
+}
+
+/// The stream, if there is one. Taken before `device` where both are.
+#[derive(Default)]
+struct Running {
+    stream: Option<Box<dyn Stream>>,
+    /// Counts starts: a frame belongs to one of them.
+    round: u64,
+    last_sequence: Option<u64>,
+    /// What the running, or else the last, stream was set to.
+    format: StreamFormat,
+}
+
+#[derive(Default)]
+struct Counters {
+    frames: AtomicU64,
+    dropped: AtomicU64,
+    corrupt: AtomicU64,
+    open_attempts: AtomicU64,
+    busy_wait_ns: AtomicU64,
+    frames_out: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+const ENDS: [Kind; 2] = [Kind::Closed, Kind::ShutDown];
+
+/// All cameras of this process, for exit and shutdown. A child sees its parent's as well, and leaves
+/// them alone.
+static LIVE: Slab<Weak<Shared>> = Slab::new(2);
+
+fn live() -> impl Iterator<Item = Arc<Shared>> {
+    LIVE.each().filter_map(|(_, camera)| camera.upgrade()).filter(|camera| camera.epoch == fork::epoch())
+}
+
+impl Camera {
+    /// Opens a camera by name, waiting for it where somebody else has it.
+    pub fn open<'a>(uri: &'a str, options: OpenOptions<'a>) -> Result<Camera> {
+        acquire::refuse_when_shut_down(uri)?;
+        exit::watch();
+        let mut source = backend::source(&Uri::parse(uri)?)?;
+        let wait = Wait {
+            timeout: options.timeout,
+            for_device: options.wait_for_device,
+            cancel: options.cancel,
+            on_wait: options.on_wait,
+        };
+        let got = acquire(uri, source.as_mut(), wait).map_err(|error| name_own(uri, error))?;
+        let fail = |e| Error::system(format!("{uri}: creating its descriptors"), e);
+        let (wake, ready) = (Event::new().map_err(fail)?, Epoll::new().map_err(fail)?);
+        ready.add(wake.fd()).map_err(fail)?;
+        let shared = Arc::new(Shared {
+            identity: got.device.identity().clone(),
+            holder_name: options.name,
+            epoch: fork::epoch(),
+            ended: AtomicU8::new(0),
+            wake,
+            waiting: AtomicU32::new(0),
+            ready,
+            stream: Mutex::default(),
+            device: RwLock::new(Some(got.device)),
+            counters: Counters::default(),
+        });
+        shared.counters.open_attempts.store(got.attempts, Ordering::Relaxed);
+        shared.counters.busy_wait_ns.store(got.waited.as_nanos() as u64, Ordering::Relaxed);
+        let token = LIVE
+            .insert(Arc::downgrade(&shared))
+            .map_err(|_| Error::new(Kind::Internal, format!("{uri}: a million cameras are open already")))?;
+        let camera = Camera { shared, token };
+        // A shutdown that ran meanwhile did not see it.
+        acquire::refuse_when_shut_down(uri)?;
+        Ok(camera)
+    }
+
+    /// Lets the camera go. Frames that are out stay readable. Waiting calls return.
+    pub fn close(&self) {
+        self.shared.end(Kind::Closed, None);
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// What this holder called itself when it opened the camera.
+    pub fn holder_name(&self) -> &str {
+        &self.shared.holder_name
+    }
+
+    pub fn formats(&self) -> Result<Vec<Format>> {
+        self.shared.with_device(|device| device.formats())
+    }
+
+    pub fn controls(&self) -> Result<Vec<Control>> {
+        self.shared.with_device(|device| device.controls())
+    }
+
+    pub fn control(&self, id: u32) -> Result<i64> {
+        self.shared.with_device(|device| device.control(id))
+    }
+
+    pub fn set_control(&self, id: u32, value: i64) -> Result<()> {
+        self.shared.with_device(|device| device.set_control(id, value))
+    }
+
+    /// Starts streaming; what the driver gave comes back.
+    pub fn start(&self, request: &StreamRequest) -> Result<StreamFormat> {
+        let shared = &self.shared;
+        check_request(&shared.identity.uri, request)?;
+        let mut running = shared.lock_stream()?;
+        if running.stream.is_some() {
+            return Err(shared.wrong_state("it streams already").hint("stop it first"));
+        }
+        let stream = shared.with_device(|device| device.start(request)).map_err(|error| match error.kind() {
+            Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
+            _ => error,
+        })?;
+        shared.ready.add(stream.poll_fd()).map_err(|e| Error::system(format!("{}: watching it", shared.identity.uri), e))?;
+        shared.wake.clear();
+        let format = stream.format().clone();
+        running.round += 1;
+        running.last_sequence = None;
+        running.format = format.clone();
+        running.stream = Some(stream);
+        Ok(format)
+    }
+
+    /// Stops streaming; the camera stays held. Frames that are out stay readable.
+    pub fn stop(&self) -> Result<()> {
+        let shared = &self.shared;
+        let mut running = shared.lock_stream()?;
+        let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
+        shared.ready.remove(stream.poll_fd());
+        let stopped = stream.stop();
+        if shared.waiting.load(Ordering::SeqCst) > 0 {
+            shared.wake.signal();
+        }
+        stopped
+    }
+
+    /// What the stream is set to, and whether it runs; all 0 before the first start.
+    pub fn stream_format(&self) -> (StreamFormat, bool) {
+        let running = self.shared.stream.lock();
+        (running.format.clone(), running.stream.is_some())
+    }
+
+    /// The next frame, waiting up to `timeout` (`None`: without end) for it.
+    pub fn next_frame(&self, timeout: Option<Duration>) -> Result<Frame> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let shared = &self.shared;
+        loop {
+            let in_time = match timeout {
+                Some(Duration::ZERO) => false,
+                _ => {
+                    let mut running = shared.lock_stream()?;
+                    let device_fd = shared.running(&mut running)?.poll_fd();
+                    drop(running);
+                    shared.wait(device_fd, deadline)?
+                }
+            };
+            let mut running = shared.lock_stream()?;
+            if let Some(filled) = shared.running(&mut running)?.dequeue()? {
+                return Ok(shared.frame(&mut running, filled));
+            }
+            drop(running);
+            if !in_time {
+                return Err(self.late(timeout));
+            }
+        }
+    }
+
+    fn late(&self, timeout: Option<Duration>) -> Error {
+        let uri = &self.identity().uri;
+        let waited = timeout.unwrap_or_default().as_millis();
+        let error = Error::new(Kind::Timeout, format!("{uri}: no frame came within {waited} ms"));
+        let out = self.shared.counters.frames_out.load(Ordering::Relaxed);
+        let buffers = self.stream_format().0.buffers;
+        match out >= u64::from(buffers) {
+            true => error.hint(format!("all {buffers} buffers are out with the host: release frames, or start with more buffers")),
+            false => error.hint("the camera may have stalled, or be slower than the timeout"),
+        }
+    }
+
+    /// Readable when a frame can be had, and when the camera has ended. Valid until it is closed.
+    pub fn fd(&self) -> Result<RawFd> {
+        self.shared.check()?;
+        Ok(self.shared.ready.fd())
+    }
+
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            frames: read(&counters.frames),
+            dropped: read(&counters.dropped),
+            corrupt: read(&counters.corrupt),
+            open_attempts: read(&counters.open_attempts),
+            busy_wait_ns: read(&counters.busy_wait_ns),
+            frames_out: read(&counters.frames_out),
+            bytes_out: read(&counters.bytes_out),
+            ..Stats::default()
+        }
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.close();
+        LIVE.remove(self.token);
+    }
+}
+
+impl Shared {
+    /// Whether calls may still use the camera.
+    fn check(&self) -> Result<()> {
+        let uri = &self.identity.uri;
+        if self.epoch != fork::epoch() {
+            return Err(Error::new(Kind::Forked, format!("{uri}: this camera belongs to the parent process"))
+                .hint("open it in this process, once the parent has closed it"));
+        }
+        match self.ended.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            end => {
+                let kind = ENDS[usize::from(end) - 1];
+                let words = if kind == Kind::Closed { "closed" } else { "closed because the library was shut down" };
+                Err(Error::new(kind, format!("{uri}: the camera was {words}")))
+            }
+        }
+    }
+
+    fn wrong_state(&self, why: &str) -> Error {
+        Error::new(Kind::WrongState, format!("{}: {why}", self.identity.uri))
+    }
+
+    fn lock_stream(&self) -> Result<MutexGuard<'_, Running>> {
+        self.check()?;
+        let running = self.stream.lock();
+        self.check()?; // it may have ended while this thread waited for the lock
+        Ok(running)
+    }
+
+    fn running<'a>(&self, running: &'a mut Running) -> Result<&'a mut Box<dyn Stream>> {
+        running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
+    }
+
+    fn with_device<T>(&self, call: impl FnOnce(&dyn Device) -> Result<T>) -> Result<T> {
+        self.check()?;
+        let device: RwLockReadGuard<'_, _> = self.device.read();
+        match device.as_ref() {
+            Some(device) => call(device.as_ref()),
+            None => Err(self.check().err().unwrap_or_else(|| self.wrong_state("it was let go"))),
+        }
+    }
+
+    /// Waits until the stream may have something; false when the time is up.
+    fn wait(&self, device_fd: RawFd, deadline: Option<Instant>) -> Result<bool> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // The device's number may be another file's by now if the camera was closed meanwhile: `wake`
+        // is readable then, and its number is ours for as long as this struct lives.
+        let mut fds = [readable(self.wake.fd()), readable(device_fd)];
+        let woken = poll(&mut fds, deadline);
+        let last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && fds[0].revents != 0 && self.ended.load(Ordering::SeqCst) == 0 {
+            // The stream stopped: everyone who waited for it has seen it.
+            self.wake.clear();
+            if self.ended.load(Ordering::SeqCst) != 0 {
+                self.wake.signal(); // it ended in between, and must stay readable
+            }
+        }
+        woken.map_err(|e| Error::system(format!("{}: waiting for a frame", self.identity.uri), e))
+    }
+
+    fn frame(self: &Arc<Self>, running: &mut Running, filled: Filled) -> Frame {
+        let (sequence, corrupt) = (filled.sequence, filled.corrupt);
+        let lost = running.last_sequence.map_or(0, |last| sequence.saturating_sub(last + 1));
+        running.last_sequence = Some(sequence);
+        let frame = Frame::new(self.clone(), running.round, &running.format, filled);
+        let counters = &self.counters;
+        counters.frames.fetch_add(1, Ordering::Relaxed);
+        counters.dropped.fetch_add(lost, Ordering::Relaxed);
+        counters.corrupt.fetch_add(corrupt.into(), Ordering::Relaxed);
+        counters.frames_out.fetch_add(1, Ordering::Relaxed);
+        counters.bytes_out.fetch_add(frame.memory(), Ordering::Relaxed);
+        frame
+    }
+
+    /// A frame is released: its buffer goes back to the stream that it came from, if that still runs.
+    /// Else its memory goes with the last reference to it.
+    pub(crate) fn take_back(&self, round: u64, memory: u64, filled: &Filled) {
+        self.counters.frames_out.fetch_sub(1, Ordering::Relaxed);
+        self.counters.bytes_out.fetch_sub(memory, Ordering::Relaxed);
+        let mut running = self.stream.lock();
+        if running.round != round {
+            return;
+        }
+        let Some(stream) = running.stream.as_mut() else { return };
+        filled.buffer.take_back();
+        if let Err(error) = stream.requeue(filled.index) {
+            // The camera is gone or its queue broke: the next call for a frame says so.
+            log::debug!("{}: {error}", self.identity.uri);
+        }
+    }
+
+    /// Ends the camera once, for one reason, and lets the device go, with a deadline even if the driver
+    /// hangs. False when it could not be let go by then.
+    fn end(&self, why: Kind, deadline: Option<Instant>) -> bool {
+        if self.epoch != fork::epoch() {
+            return true; // the parent's: this process let go of it at the fork
+        }
+        let end = 1 + ENDS.iter().position(|kind| *kind == why).unwrap_or(0) as u8;
+        let _ = self.ended.compare_exchange(0, end, Ordering::SeqCst, Ordering::SeqCst);
+        self.wake.signal();
+        let stream = match deadline {
+            Some(at) => self.stream.try_lock_until(at),
+            None => Some(self.stream.lock()),
+        };
+        // A thread that is inside the driver has the lock: no more can be done than wait for it.
+        let Some(mut running) = stream else { return false };
+        if let Some(stream) = running.stream.take() {
+            self.ready.remove(stream.poll_fd());
+        }
+        let device = match deadline {
+            Some(at) => self.device.try_write_until(at),
+            None => Some(self.device.write()),
+        };
+        let Some(mut device) = device else { return false };
+        device.take().is_none_or(|device| device.let_go(deadline))
+    }
+}
+
+/// Closes every camera of this process, all together by `timeout`, and lets none be opened after.
+/// Calls that wait return `Kind::ShutDown`. False when a driver hung for longer.
+pub fn shut_down(timeout: Duration) -> bool {
+    acquire::shut_down();
+    let deadline = Instant::now() + timeout;
+    let mut all = true;
+    for camera in live() {
+        let in_time = camera.end(Kind::ShutDown, Some(deadline));
+        if !in_time {
+            log::error!("{}: its driver hangs; the kernel lets go of it when it returns", camera.identity.uri);
+        }
+        all &= in_time;
+    }
+    let waiters = || acquire::waits() || live().any(|camera| camera.waiting.load(Ordering::SeqCst) > 0);
+    if waiters() {
+        // An unload takes the code away beneath the threads that wait in it: they are woken, and get
+        // the time to return.
+        while waiters() && Instant::now() < deadline {
+            std::thread::sleep(policy::LEAVE_STEP);
+        }
+        std::thread::sleep(policy::LEAVE_GRACE);
+    }
+    all
+}
+
+/// Who holds a camera, by its name.
+pub fn holders(uri: &str) -> Result<Holders> {
+    let mut holders = backend::source(&Uri::parse(uri)?)?.holders();
+    let own = std::process::id() as i32;
+    for camera in live() {
+        let mine = holders.list.iter_mut().find(|holder| holder.pid == own);
+        if let Some(holder) = mine
+            && (camera.identity.uri == uri || camera.identity.uri == canonical(uri))
+        {
+            holder.name = camera.holder_name.clone();
+            if camera.stream.try_lock().is_some_and(|running| running.stream.is_some()) {
+                holder.activity = Activity::Streaming;
+            }
+        }
+    }
+    Ok(holders)
+}
+
+fn canonical(uri: &str) -> String {
+    let path = uri.strip_prefix("v4l2:").unwrap_or(uri);
+    std::fs::canonicalize(path).map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// A failed open names the camera that was asked for, even where the message names its node.
+fn name_own(uri: &str, error: Error) -> Error {
+    let named = error.message().contains(uri) || uri.strip_prefix("v4l2:").is_some_and(|path| error.message().contains(path));
+    if named { error } else { error.context(format!("opening {uri}")) }
+}
+
+fn check_request(uri: &str, request: &StreamRequest) -> Result<()> {
+    let Rate { numerator, denominator } = request.rate;
+    let complaint = if (numerator == 0) != (denominator == 0) {
+        format!("a frame rate of {numerator}/{denominator} is none; give both parts, or neither for the device's own")
+    } else if request.buffers > policy::BUFFERS_MOST {
+        format!("{} buffers are more than the {} that a V4L2 queue has", request.buffers, policy::BUFFERS_MOST)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::InvalidArgument, format!("{uri}: {complaint}")))
+}

@@ -1,0 +1,129 @@
+//! The one error type: what kind of failure, the operating system's number behind it, and words.
+
+use std::fmt;
+
+/// What went wrong, as a program needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    InvalidArgument,
+    InvalidHandle,
+    NotFound,
+    Busy,
+    Timeout,
+    Disconnected,
+    Permission,
+    Unsupported,
+    WrongState,
+    Io,
+    NoBandwidth,
+    Budget,
+    Evicted,
+    Forked,
+    ShutDown,
+    Stalled,
+    Closed,
+    Internal,
+}
+
+/// A failure: its kind for the program, its message for the person, its errno for the curious.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    errno: i32,
+    message: String,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, errno: 0, message: message.into() }
+    }
+
+    /// A failed system call: the kind follows from errno, unless the caller knows better ([`Error::with_kind`]).
+    pub fn system(what: impl fmt::Display, cause: std::io::Error) -> Self {
+        let errno = cause.raw_os_error().unwrap_or(0);
+        Error { kind: kind_of(errno), errno, message: format!("{what}: {}", describe(errno, &cause)) }
+    }
+
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Adds the next step for the person who reads the message.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
+    /// Puts what was tried before what happened.
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The operating system's error number, or 0.
+    pub fn errno(&self) -> i32 {
+        self.errno
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What an errno means when nothing more is known than that a camera's system call gave it.
+fn kind_of(errno: i32) -> Kind {
+    match errno {
+        libc::EBUSY => Kind::Busy,
+        libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN => Kind::Disconnected,
+        libc::ENOENT | libc::ENOTDIR | libc::ELOOP => Kind::NotFound,
+        libc::EACCES | libc::EPERM => Kind::Permission,
+        libc::ENOTTY | libc::EOPNOTSUPP | libc::ENOSYS => Kind::Unsupported,
+        libc::ENAMETOOLONG => Kind::InvalidArgument,
+        libc::ETIMEDOUT => Kind::Timeout,
+        libc::ENOMEM => Kind::Budget,
+        _ => Kind::Io,
+    }
+}
+
+/// errno by name and in words: the name is what a search engine finds.
+fn describe(errno: i32, cause: &std::io::Error) -> String {
+    let words = match errno {
+        libc::EBUSY => "EBUSY, the camera is in use",
+        libc::ENODEV => "ENODEV, the camera is gone (unplugged, or its driver let go)",
+        libc::ENXIO => "ENXIO, no camera answers behind this node",
+        libc::ESHUTDOWN => "ESHUTDOWN, the USB connection was shut down",
+        libc::ENOENT => "ENOENT, there is no such file",
+        libc::EACCES => "EACCES, permission denied",
+        libc::EPERM => "EPERM, not permitted",
+        libc::EINVAL => "EINVAL, the driver does not accept this",
+        libc::EIO => "EIO, the driver reports a hardware or transfer error",
+        libc::EPROTO => "EPROTO, the USB transfer broke (cable, hub or power)",
+        libc::EPIPE => "EPIPE, the USB endpoint stalled",
+        libc::ETIMEDOUT => "ETIMEDOUT, the camera did not answer in time",
+        libc::ENOSPC => "ENOSPC, the USB bus has no bandwidth left",
+        libc::ENOMEM => "ENOMEM, the kernel has no memory for it",
+        libc::EMFILE => "EMFILE, this process has too many open files",
+        libc::ENFILE => "ENFILE, the system has too many open files",
+        libc::ENOTTY => "ENOTTY, the driver does not know this request",
+        libc::EFAULT => "EFAULT, the kernel could not reach the memory",
+        libc::EAGAIN => "EAGAIN, nothing is there yet",
+        libc::EINTR => "EINTR, a signal interrupted it",
+        _ => return cause.to_string(),
+    };
+    words.to_owned()
+}

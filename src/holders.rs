@@ -1,0 +1,293 @@
+//! Who has a camera: read from /proc, where the kernel itself tells it, so that nothing can be stale.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use procfs::process::{MMapPath, Process, StatFlags};
+
+/// What a holder does with the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Activity {
+    /// It merely has a node of the camera open; that keeps nobody from streaming.
+    Open,
+    /// It has the driver's buffers mapped, or otherwise is the one who streams.
+    Streaming,
+}
+
+/// One process that has a camera.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: i32,
+    pub uid: u32,
+    /// Clock ticks since boot, as in /proc/PID/stat: with pid it names one process for ever.
+    pub start_time: u64,
+    pub activity: Activity,
+    /// Its command line, printable.
+    pub command: String,
+    /// What the holder called itself when it opened the camera; known for this process only.
+    pub name: String,
+    /// The node that it has, where that is not the one that was asked for.
+    pub other_node: Option<PathBuf>,
+}
+
+/// The holders of one camera, and whether there may be more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holders {
+    pub list: Vec<Holder>,
+    /// Processes whose open files could not be read: they may be holders too.
+    pub unreadable: usize,
+}
+
+/// What to look for among the open files of all processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Device { node: PathBuf, number: u64 },
+    Socket { inode: u64 },
+}
+
+impl Target {
+    /// A device node, if there is one at this path.
+    pub fn device(node: &Path) -> Option<Target> {
+        let number = fs::metadata(node).ok()?.rdev();
+        (number != 0).then(|| Target::Device { node: node.to_owned(), number })
+    }
+}
+
+/// Looks through all processes once. Each inner list belongs to one camera: its first target is the
+/// camera itself, further ones are its other nodes. The answer has one entry for each camera.
+pub fn scan(cameras: &[Vec<Target>]) -> Vec<Holders> {
+    let mut found = vec![Holders::default(); cameras.len()];
+    let Ok(processes) = procfs::process::all_processes() else {
+        found.iter_mut().for_each(|holders| holders.unreadable = 1);
+        return found;
+    };
+    let mut unreadable = 0;
+    let mut mapped_only = Vec::new();
+    for process in processes.flatten() {
+        match open_targets(&process, cameras) {
+            Ok(open) if open.is_empty() => mapped_only.push(process),
+            Ok(open) => {
+                for (camera, target) in open {
+                    enter(&mut found[camera], &process, &cameras[camera], target);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {} // it ended meanwhile
+            Err(_) if is_kernel_thread(&process) => {}
+            Err(_) => unreadable += 1,
+        }
+    }
+    // A mapping keeps a device busy after its descriptor was closed. Reading every process's mappings
+    // takes long: only where nobody else explains it.
+    for (camera, holders) in found.iter_mut().enumerate() {
+        holders.unreadable = unreadable;
+        if holders.list.iter().all(|holder| holder.activity == Activity::Open) {
+            for process in mapped_only.iter().filter(|process| maps(process, &cameras[camera][0])) {
+                enter(holders, process, &cameras[camera], 0);
+            }
+        }
+        holders.list.sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
+    }
+    found
+}
+
+/// Which targets a process has open: camera and target, the camera's own node before its other ones.
+fn open_targets(process: &Process, cameras: &[Vec<Target>]) -> std::io::Result<Vec<(usize, usize)>> {
+    let folder = PathBuf::from(format!("/proc/{}/fd", process.pid()));
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    for entry in fs::read_dir(&folder)?.flatten() {
+        let path = entry.path();
+        let Ok(link) = fs::read_link(&path) else { continue };
+        let link = link.as_os_str().as_encoded_bytes();
+        let inode = socket_inode(link);
+        // Only a path can be a device's; what else a link may say names no file.
+        let number = if link.starts_with(b"/") { fs::metadata(&path).map_or(0, |file| file.rdev()) } else { 0 };
+        for (camera, targets) in cameras.iter().enumerate() {
+            let hit = targets.iter().position(|target| match *target {
+                Target::Device { number: wanted, .. } => number == wanted && number != 0,
+                Target::Socket { inode: wanted } => inode == Some(wanted),
+            });
+            if let Some(target) = hit {
+                match open.iter_mut().find(|known| known.0 == camera) {
+                    Some(known) => known.1 = known.1.min(target),
+                    None => open.push((camera, target)),
+                }
+            }
+        }
+    }
+    Ok(open)
+}
+
+fn socket_inode(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn is_kernel_thread(process: &Process) -> bool {
+    process.stat().is_ok_and(|stat| StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_KTHREAD))
+}
+
+/// Whether a process has a device's memory mapped.
+fn maps(process: &Process, target: &Target) -> bool {
+    let Target::Device { node, number } = target else { return false };
+    let Ok(maps) = process.maps() else { return false };
+    let inode = fs::metadata(node).map(|file| file.ino()).unwrap_or(0);
+    maps.iter().any(|map| match &map.pathname {
+        // The node may have another name in that process's view: the number settles it.
+        MMapPath::Path(path) => {
+            map.inode != 0
+                && (path == node && map.inode == inode
+                    || path.starts_with("/dev") && fs::metadata(path).is_ok_and(|file| file.rdev() == *number))
+        }
+        _ => false,
+    })
+}
+
+fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: usize) {
+    let Ok(stat) = process.stat() else { return }; // it ended meanwhile
+    let activity = match &targets[target] {
+        Target::Socket { .. } => Activity::Streaming,
+        device if maps(process, device) => Activity::Streaming,
+        _ => Activity::Open,
+    };
+    let other_node = match &targets[target] {
+        Target::Device { node, .. } if target > 0 => Some(node.clone()),
+        _ => None,
+    };
+    let command = process.cmdline().ok().map(|words| words.join(" ")).filter(|line| !line.trim().is_empty());
+    holders.list.push(Holder {
+        pid: process.pid(),
+        uid: process.status().map(|status| status.euid).unwrap_or(u32::MAX),
+        start_time: stat.starttime,
+        activity,
+        command: printable(&command.unwrap_or(stat.comm)),
+        name: String::new(),
+        other_node,
+    });
+}
+
+/// Another process chooses its command line: what would steer a terminal is taken out.
+fn printable(text: &str) -> String {
+    let mut safe: String = text.trim().chars().take(512).collect();
+    if safe.contains(char::is_control) {
+        safe = safe.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    }
+    safe
+}
+
+impl Holder {
+    /// The program's name, for a message.
+    fn program(&self) -> &str {
+        let first = self.command.split(' ').next().unwrap_or("");
+        first.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("a process")
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let itself = if self.pid == std::process::id() as i32 { "this process itself, " } else { "" };
+        write!(f, "{itself}{} (pid {}, user {}, ", self.program(), self.pid, user_name(self.uid))?;
+        match (self.activity, &self.other_node) {
+            (Activity::Streaming, None) => f.write_str("streaming)"),
+            (Activity::Open, None) => f.write_str("has it open)"),
+            (_, Some(node)) => write!(f, "has the same camera's {} open)", node.display()),
+        }
+    }
+}
+
+impl fmt::Display for Holders {
+    /// "held by v4l2-ctl (pid 812, user root, streaming)", or the truth about not knowing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.list.split_first() {
+            None => f.write_str("no holder was found in /proc")?,
+            Some((first, rest)) => {
+                write!(f, "held by {first}")?;
+                rest.iter().try_for_each(|holder| write!(f, ", {holder}"))?;
+            }
+        }
+        if self.unreadable > 0 {
+            let processes = if self.unreadable == 1 { "process" } else { "processes" };
+            write!(
+                f,
+                "; the list may be incomplete: the open files of {} {processes} of other users cannot be read (root can)",
+                self.unreadable
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// From /etc/passwd alone: a look-up over the network must not delay an error message.
+fn user_name(uid: u32) -> String {
+    let name = fs::File::open("/etc/passwd").ok().and_then(|file| {
+        BufReader::new(file).lines().map_while(Result::ok).find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?.to_owned();
+            (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+        })
+    });
+    name.unwrap_or_else(|| {
+        let mut text = String::new();
+        let _ = write!(text, "uid {uid}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    fn holder() -> Holder {
+        Holder {
+            pid: 812,
+            uid: 0,
+            start_time: 1,
+            activity: Activity::Streaming,
+            command: "/usr/bin/v4l2-ctl --stream-mmap".into(),
+            name: String::new(),
+            other_node: None,
+        }
+    }
+
+    #[test]
+    fn a_message_names_program_pid_user_and_activity() {
+        let holders = Holders { list: vec![holder()], unreadable: 0 };
+        assert_eq!(holders.to_string(), "held by v4l2-ctl (pid 812, user root, streaming)");
+        let other = Holder { other_node: Some("/dev/video1".into()), uid: 4_000_000_000, ..holder() };
+        let holders = Holders { list: vec![other], unreadable: 2 };
+        let text = holders.to_string();
+        assert!(text.contains("user uid 4000000000, has the same camera's /dev/video1 open"), "{text}");
+        assert!(text.contains("incomplete: the open files of 2 processes"), "{text}");
+        let own = Holder { pid: std::process::id() as i32, ..holder() };
+        assert!(own.to_string().starts_with("this process itself, v4l2-ctl"));
+    }
+
+    #[test]
+    fn a_scan_finds_this_process_by_device_and_by_socket() {
+        let null = fs::File::open("/dev/null").unwrap();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let inode = socket_inode(link.as_os_str().as_encoded_bytes()).unwrap();
+        let cameras = [
+            vec![Target::device(Path::new("/dev/null")).unwrap()],
+            vec![Target::Socket { inode }],
+            vec![Target::Socket { inode: u64::MAX }],
+        ];
+        let found = scan(&cameras);
+        let own = |holders: &Holders| holders.list.iter().find(|h| h.pid == std::process::id() as i32).cloned();
+        let by_device = own(&found[0]).expect("this process has /dev/null open");
+        assert_eq!(by_device.activity, Activity::Open);
+        assert!(by_device.start_time > 0);
+        assert_eq!(own(&found[1]).expect("this process has the socket").activity, Activity::Streaming);
+        assert!(found[2].list.is_empty());
+        drop(null);
+    }
+
+    #[test]
+    fn command_lines_cannot_steer_a_terminal() {
+        assert_eq!(printable("evil\x1b[2Jname\n"), "evil?[2Jname");
+    }
+}

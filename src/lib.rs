@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("camlease is for 64-bit Linux");
+
+mod acquire;
+mod backend;
+mod camera;
+mod error;
+mod exit;
+mod ffi;
+mod fork;
+mod format;
+mod frame;
+mod holders;
+mod kernel;
+mod memory;
+mod policy;
+mod slab;
+mod uri;
+
+pub use backend::{Found, Identity, State, list};
+pub use camera::{Camera, OpenOptions, Stats, holders, shut_down};
+pub use error::{Error, Kind, Result};
+pub use exit::{set_timeout as set_shutdown_timeout, timeout as shutdown_timeout};
+pub use format::{
+    Control, ControlKind, DropPolicy, Format, FourCc, Rate, StreamFormat, StreamRequest,
+};
+pub use frame::Frame;
+pub use holders::{Activity, Holder, Holders};
+pub use kernel::Event;

@@ -1,0 +1,51 @@
+//! Every number that is a choice of ours, with its unit and its reason.
+
+use std::time::Duration;
+
+/// How long `open` waits for a busy camera when the host does not say.
+pub const OPEN_TIMEOUT: Duration = Duration::from_millis(5000);
+
+/// After the kernel's notice that a holder closed the node, the driver still lets go of the buffers:
+/// 24 ms were seen at most on uvcvideo, 6.5 ms on vivid. Twice that, then back off.
+pub const TIGHT_WINDOW: Duration = Duration::from_millis(50);
+
+/// Pause between two claims inside [`TIGHT_WINDOW`].
+pub const TIGHT_STEP: Duration = Duration::from_micros(100);
+
+/// First and longest pause between two claims when nothing was noticed: a holder that lets go by
+/// STREAMOFF and REQBUFS(0) gives no notice at all.
+pub const POLL_FIRST: Duration = Duration::from_millis(2);
+pub const POLL_LONGEST: Duration = Duration::from_millis(50);
+
+/// How often at most the holders are looked up anew while waiting.
+pub const HOLDERS_EVERY: Duration = Duration::from_millis(250);
+
+/// Buffers of a stream when the host does not say: one with the host, one being filled, two between.
+pub const BUFFERS_DEFAULT: u32 = 4;
+/// Fewest buffers that keep a stream going while the host looks at one frame.
+pub const BUFFERS_LEAST: u32 = 2;
+/// Most buffers that a V4L2 queue has (VIDEO_MAX_FRAME).
+pub const BUFFERS_MOST: u32 = 32;
+
+/// Bound of exit, unload and shutdown, all cameras together, when the host does not say.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3000);
+
+/// How often shutdown looks whether waiting threads have left, and how long the last one then has to
+/// return to its caller.
+pub const LEAVE_STEP: Duration = Duration::from_millis(1);
+pub const LEAVE_GRACE: Duration = Duration::from_millis(20);
+
+/// How long fork waits for a lock that an open in another thread keeps, and for the child to let go.
+pub const FORK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A driver's timestamp is taken for a clock's when it lies within this much of that clock's present.
+pub const CLOCK_TOLERANCE_NS: i64 = 10_000_000_000;
+
+/// Longest name of a virtual camera, in bytes: it becomes part of an abstract socket's name (107 at most).
+pub const VIRTUAL_NAME_MOST: usize = 64;
+
+/// Largest side of a virtual or decoded picture, in pixels.
+pub const SIDE_MOST: u32 = 16_384;
+
+/// Largest struct a host may pass: as the kernel's extensible system calls, one page.
+pub const STRUCT_SIZE_MOST: usize = 4096;
