@@ -242,46 +242,6 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_LOG_DEBUG 4
 
 /**
- * Most memory planes that a frame has in the C interface.
- */
-#define PLANES_MOST 4
-
-/**
- * Buffers of a stream when the host does not say: one with the host, one being filled, two between.
- */
-#define BUFFERS_DEFAULT 4
-
-/**
- * Fewest buffers that keep a stream going while the host looks at one frame.
- */
-#define BUFFERS_LEAST 2
-
-/**
- * Most buffers that a V4L2 queue has (VIDEO_MAX_FRAME).
- */
-#define BUFFERS_MOST 32
-
-/**
- * A driver's timestamp is taken for a clock's when it lies within this much of that clock's present.
- */
-#define CLOCK_TOLERANCE_NS 10000000000
-
-/**
- * Longest name of a virtual camera, in bytes: it becomes part of an abstract socket's name (107 at most).
- */
-#define VIRTUAL_NAME_MOST 64
-
-/**
- * Largest side of a virtual or decoded picture, in pixels.
- */
-#define SIDE_MOST 16384
-
-/**
- * Largest struct a host may pass: as the kernel's extensible system calls, one page.
- */
-#define STRUCT_SIZE_MOST 4096
-
-/**
  * A camera that this process holds.
  */
 struct camlease_camera;
@@ -796,7 +756,7 @@ struct camlease_frame_data {
   /**
    * The planes, the first one again included.
    */
-  struct camlease_plane plane[PLANES_MOST];
+  struct camlease_plane plane[4];
 };
 
 /**
@@ -1294,6 +1254,391 @@ void camlease_set_shutdown_timeout(uint32_t timeout_ms);
 camlease_status camlease_set_log_callback(camlease_log_callback callback, void *user_data, uint32_t level);
 
 /**
+ * Opens a camera. After CAMLEASE_OK no other program can stream from it. A camera that somebody else has is
+ * waited for: the call wakes by the kernel's notice that the holder let go.
+ *
+ * @param uri The camera: /dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL],
+ * virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30.
+ * @param options NULL for the initialiser's values.
+ * @param out The camera, to be closed by camlease_camera_close(). NULL on failure.
+ * @return CAMLEASE_OK; CAMLEASE_BUSY when it was not free in time (the message names who has it);
+ * CAMLEASE_NOT_FOUND, CAMLEASE_PERMISSION, CAMLEASE_UNSUPPORTED (no camera, or a kind that this version
+ * does not know), CAMLEASE_DISCONNECTED, CAMLEASE_IO; CAMLEASE_CLOSED when it was cancelled;
+ * CAMLEASE_SHUT_DOWN. Callable from any thread; two opens of one camera are two holders.
+ */
+camlease_status camlease_camera_open(const char *uri,
+                                     const struct camlease_open_options *options,
+                                     struct camlease_camera **out);
+
+/**
+ * Closes a camera: the device is free for others when this returns, even with frames out, which stay readable
+ * at their addresses until they are released. Calls that wait on it return CAMLEASE_CLOSED.
+ *
+ * @param camera The camera; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_close(struct camlease_camera *camera);
+
+/**
+ * Starts streaming.
+ *
+ * @param camera The camera.
+ * @param options NULL for the device's own values.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus
+ * is full; CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO,
+ * CAMLEASE_DISCONNECTED; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_start(struct camlease_camera *camera,
+                                      const struct camlease_stream_options *options);
+
+/**
+ * Stops streaming. The camera stays held; frames that are out stay readable. Calls that wait for a frame
+ * return CAMLEASE_WRONG_STATE.
+ *
+ * @param camera The camera.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED or CAMLEASE_IO when
+ * the driver reports an error (the stream has ended all the same); CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_stop(struct camlease_camera *camera);
+
+/**
+ * Takes the next frame: the newest, or the next in order, by camlease_stream_options.drop_policy.
+ *
+ * @param camera The camera.
+ * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
+ * @param out The frame, to be released by camlease_frame_release(). NULL on failure.
+ * @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED
+ * when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN
+ * when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_next_frame(struct camlease_camera *camera,
+                                           int32_t timeout_ms,
+                                           struct camlease_frame **out);
+
+/**
+ * A descriptor for the host's own poll, epoll or select loop. It is readable when a frame can be had, and when
+ * the next call would report an error. The library's own: not to be read or closed. It holds no device.
+ *
+ * @param camera The camera.
+ * @param out The descriptor, valid until the camera is closed.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_SHUT_DOWN. Callable from any thread.
+ */
+camlease_status camlease_camera_fd(struct camlease_camera *camera,
+                                   int32_t *out);
+
+/**
+ * Who the camera is and what its stream is set to.
+ *
+ * @param camera The camera.
+ * @param out To be filled.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_INVALID_ARGUMENT. Callable from any
+ * thread.
+ */
+camlease_status camlease_camera_info(struct camlease_camera *camera,
+                                     struct camlease_camera_info *out);
+
+/**
+ * Counters since the camera was opened.
+ *
+ * @param camera The camera.
+ * @param out To be filled.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_INVALID_ARGUMENT. Callable from any
+ * thread.
+ */
+camlease_status camlease_camera_stats(struct camlease_camera *camera,
+                                      struct camlease_camera_stats *out);
+
+/**
+ * Reads a control. The id is V4L2's.
+ *
+ * @param camera The camera.
+ * @param id As camlease_control_list_get() tells it.
+ * @param out The value.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when there is no such control; CAMLEASE_UNSUPPORTED when it
+ * cannot be read; CAMLEASE_TIMEOUT when the camera does not answer; CAMLEASE_IO, CAMLEASE_DISCONNECTED;
+ * CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_get_control(struct camlease_camera *camera, uint32_t id, int64_t *out);
+
+/**
+ * Sets a control. A driver may round the value: read it back. Frames go on meanwhile.
+ *
+ * @param camera The camera.
+ * @param id As camlease_control_list_get() tells it.
+ * @param value Within the control's minimum and maximum; anything for a button.
+ * @return As camlease_camera_get_control(), and CAMLEASE_WRONG_STATE when another setting or the stream has
+ * the control. Callable from any thread.
+ */
+camlease_status camlease_camera_set_control(struct camlease_camera *camera, uint32_t id, int64_t value);
+
+/**
+ * Makes a handle that camlease_open_options.cancel takes.
+ *
+ * @param out The handle, to be freed by camlease_cancel_free().
+ * @return CAMLEASE_OK, or CAMLEASE_IO when the process has no descriptor left.
+ */
+camlease_status camlease_cancel_new(struct camlease_cancel **out);
+
+/**
+ * Ends every open that waits with this handle, now and later: they give CAMLEASE_CLOSED. Callable from
+ * any thread, and from a signal handler.
+ *
+ * @param cancel The handle.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_cancel_signal(struct camlease_cancel *cancel);
+
+/**
+ * Frees the handle. Opens that wait with it go on to wait.
+ *
+ * @param cancel The handle.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_cancel_free(struct camlease_cancel *cancel);
+
+/**
+ * Lists a camera's controls.
+ *
+ * @param camera The camera; it may stream meanwhile.
+ * @param out The list, to be freed by camlease_control_list_free(). NULL on failure.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_control_list_new(struct camlease_camera *camera, struct camlease_control_list **out);
+
+/**
+ * How many controls a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_control_list_len(const struct camlease_control_list *list);
+
+/**
+ * One control of a list.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_control_list_get(const struct camlease_control_list *list,
+                                          size_t index,
+                                          struct camlease_control_info *out);
+
+/**
+ * One entry of a menu control.
+ *
+ * @param list The list.
+ * @param index The control, from 0.
+ * @param item The entry, from 0 to menu_len - 1.
+ * @param value The value that chooses it.
+ * @param name Its name, UTF-8, valid until the list is freed.
+ * @return As camlease_control_list_get().
+ */
+camlease_status camlease_control_list_menu(const struct camlease_control_list *list,
+                                           size_t index,
+                                           size_t item,
+                                           int64_t *value,
+                                           const char **name);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_control_list_free(struct camlease_control_list *list);
+
+/**
+ * Lists the cameras of this machine: V4L2 nodes that give pictures, and virtual cameras that somebody holds.
+ *
+ * @param out The list, to be freed by camlease_device_list_free(). NULL on failure.
+ * @return CAMLEASE_OK, also when there is no camera. Callable from any thread.
+ */
+camlease_status camlease_device_list_new(struct camlease_device_list **out);
+
+/**
+ * How many cameras a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_device_list_len(const struct camlease_device_list *list);
+
+/**
+ * One camera of a list.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_device_list_get(const struct camlease_device_list *list,
+                                         size_t index,
+                                         struct camlease_device_info *out);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_device_list_free(struct camlease_device_list *list);
+
+/**
+ * Lists what a camera offers.
+ *
+ * @param camera The camera; it may stream meanwhile.
+ * @param out The list, to be freed by camlease_format_list_free(). NULL on failure.
+ * @return CAMLEASE_OK, CAMLEASE_DISCONNECTED, CAMLEASE_IO; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
+ * from any thread.
+ */
+camlease_status camlease_format_list_new(struct camlease_camera *camera, struct camlease_format_list **out);
+
+/**
+ * How many entries a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_format_list_len(const struct camlease_format_list *list);
+
+/**
+ * One entry of a list.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_format_list_get(const struct camlease_format_list *list,
+                                         size_t index,
+                                         struct camlease_format_info *out);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_format_list_free(struct camlease_format_list *list);
+
+/**
+ * What a frame holds.
+ *
+ * @param frame The frame.
+ * @param out To be filled.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_INVALID_ARGUMENT. Callable from any
+ * thread.
+ */
+camlease_status camlease_frame_info(const struct camlease_frame *frame,
+                                    struct camlease_frame_data *out);
+
+/**
+ * Releases a frame: its buffer goes back to the camera.
+ *
+ * @param frame The frame; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_frame_release(struct camlease_frame *frame);
+
+/**
+ * Finds who has a camera, this process included. It is read from /proc: nothing can be stale.
+ *
+ * @param uri The camera, as for camlease_camera_open().
+ * @param out The list, to be freed by camlease_holder_list_free(). NULL on failure.
+ * @return CAMLEASE_OK, also when nobody has it or there is no such camera; CAMLEASE_INVALID_ARGUMENT or
+ * CAMLEASE_UNSUPPORTED for a name that is none. Callable from any thread.
+ */
+camlease_status camlease_holder_list_new(const char *uri, struct camlease_holder_list **out);
+
+/**
+ * How many holders a list has.
+ *
+ * @param list The list.
+ * @return The number; 0 for a handle that is none.
+ */
+size_t camlease_holder_list_len(const struct camlease_holder_list *list);
+
+/**
+ * How many processes could not be looked at, as those of other users: they may be holders, too.
+ *
+ * @param list The list.
+ * @return The number; 0 when the list is complete, or for a handle that is none.
+ */
+size_t camlease_holder_list_unreadable(const struct camlease_holder_list *list);
+
+/**
+ * One holder of a list: those who stream first.
+ *
+ * @param list The list.
+ * @param index From 0.
+ * @param out To be filled.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT when the list is not that long; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_holder_list_get(const struct camlease_holder_list *list,
+                                         size_t index,
+                                         struct camlease_holder *out);
+
+/**
+ * Frees a list and the texts in it.
+ *
+ * @param list The list; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
+ */
+camlease_status camlease_holder_list_free(struct camlease_holder_list *list);
+
+/**
+ * Version of the library that runs, for a program that loaded it at run time.
+ *
+ * @return major << 16 | minor << 8 | patch.
+ */
+uint32_t camlease_version(void);
+
+/**
+ * Version of the library that runs, in words.
+ *
+ * @return A string such as "0.1.0", never freed.
+ */
+const char *camlease_version_string(void);
+
+/**
+ * Closes every camera of this process and lets none be opened after: a later open gives
+ * CAMLEASE_SHUT_DOWN, and so does every call that waits now, or that uses a camera which was open.
+ * Frames that are out stay readable until they are released. Handles are still to be closed and
+ * freed. Runs by itself at exit and when the library is unloaded. Callable from any thread, any
+ * number of times.
+ *
+ * @return CAMLEASE_OK; CAMLEASE_TIMEOUT when a driver hung for longer than
+ * camlease_set_shutdown_timeout() allows: the kernel then lets go of that camera when it returns.
+ */
+camlease_status camlease_shutdown(void);
+
+/**
+ * Bounds how long exit, unload and camlease_shutdown() may take when a driver hangs.
+ *
+ * @param timeout_ms Milliseconds for all cameras together; 3000 unless set. Callable from any thread.
+ */
+void camlease_set_shutdown_timeout(uint32_t timeout_ms);
+
+/**
+ * Sets where log messages go. Without this call the library prints nothing.
+ *
+ * @param callback Takes messages from now on; NULL for none. When this call returns, no thread is in
+ * the former callback any more.
+ * @param user_data Handed to the callback.
+ * @param level The most talkative level wanted, CAMLEASE_LOG_ERROR to CAMLEASE_LOG_DEBUG.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT for another level; CAMLEASE_UNSUPPORTED in a Rust
+ * program that has a logger of its own. Callable from any thread, but not from a log callback.
+ */
+camlease_status camlease_set_log_callback(camlease_log_callback callback, void *user_data, uint32_t level);
+
+/**
  * Name of a status value, as "CAMLEASE_BUSY".
  *
  * @param status Any number.
@@ -1317,7 +1662,29 @@ const char *camlease_last_error_message(void);
  */
 int32_t camlease_last_error_errno(void);
 
-extern int pthread_timedjoin_np(pthread_t thread, void **value, const timespec *until);
+/**
+ * Name of a status value, as "CAMLEASE_BUSY".
+ *
+ * @param status Any number.
+ * @return A string that is never freed; "CAMLEASE_UNKNOWN" for a number that is no status value.
+ * Callable from any thread.
+ */
+const char *camlease_status_name(camlease_status status);
+
+/**
+ * The calling thread's last failure in words: the camera, what was tried, the reason, what to do.
+ *
+ * @return UTF-8 text, never NULL; "" before the first failure. Valid until the thread's next failing
+ * call or its end.
+ */
+const char *camlease_last_error_message(void);
+
+/**
+ * The operating system's error number behind the calling thread's last failure.
+ *
+ * @return An errno value, or 0 where no system call failed.
+ */
+int32_t camlease_last_error_errno(void);
 
 #ifdef __cplusplus
 }  // extern "C"

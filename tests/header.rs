@@ -82,9 +82,11 @@ fn generated() -> String {
     config.header = Some(INTRODUCTION.into());
     config.after_includes = Some(format!("\n{}", additions()));
     let mut header = Vec::new();
-    cbindgen::Builder::new()
-        .with_config(config)
-        .with_crate(root())
+    let mut files: Vec<_> = std::fs::read_dir(root().join("src/ffi")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+        .into_iter()
+        .fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src)
         .generate()
         .expect("cbindgen understands src/ffi")
         .write(&mut header);

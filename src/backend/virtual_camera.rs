@@ -7,7 +7,6 @@
 //! frames and comes back after `return=MS`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -32,6 +31,8 @@ const FORMATS: [(FourCc, &str); 6] = [
 const SIDE_LEAST: u32 = 8;
 const RATE_MOST: u32 = 1000;
 const BRIGHTNESS: u32 = 0x0098_0900; // V4L2_CID_BRIGHTNESS
+/// The kernel's __SO_ACCEPTCON in the flags of /proc/net/unix.
+const LISTENS: u32 = 1 << 16;
 const BRIGHTNESS_DEFAULT: i64 = 128;
 
 /// Names that are unplugged in this process, and when they come back.
@@ -127,12 +128,12 @@ impl Source for Virtual {
         drop(unplugged);
         if self.refusals > 0 {
             self.refusals -= 1;
-            return Err(Error::new(Kind::Busy, format!("{uri}: the camera is busy (on order, by busy=N)")));
+            return Err(Error::new(Kind::Busy, format!("{uri}: the camera plays busy (on order, by busy=N)")));
         }
         let lease = AbstractSocket::bind(&socket_name(&self.camera.name)).map_err(|error| {
-            let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
-            let error = Error::system(format!("{uri}: taking its name on this machine"), error);
-            if taken { error.with_kind(Kind::Busy) } else { error }
+            let busy = || std::io::Error::from_raw_os_error(libc::EBUSY);
+            let error = if error.raw_os_error() == Some(libc::EADDRINUSE) { busy() } else { error };
+            Error::system(format!("{uri}: taking its name on this machine"), error)
         })?;
         let identity = Identity {
             uri: uri.clone(),
@@ -170,15 +171,19 @@ impl Source for Virtual {
     }
 }
 
-/// Abstract names of this library's and the inodes of the sockets that have them.
+/// Abstract names of this library's and the inodes of the sockets that have them. Read line by line, and
+/// not by a crate that gives the whole table up for one odd line: anybody can bind an odd name.
 fn bound_names() -> Vec<(String, u64)> {
-    let sockets = procfs::net::unix().unwrap_or_default();
-    let own = |path: &Path| path.to_str()?.strip_prefix('@').map(str::to_owned);
-    sockets
-        .into_iter()
-        .filter_map(|socket| Some((own(socket.path.as_deref()?)?, socket.inode)))
-        .filter(|(name, _)| name.starts_with("camlease/virtual/"))
-        .collect()
+    let table = std::fs::read("/proc/net/unix").unwrap_or_default();
+    let row = |line: &[u8]| {
+        let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+        // Waiters' connections stand there as well, under the same name: only the holder listens.
+        let listens = u32::from_str_radix(fields.nth(3)?, 16).ok()? & LISTENS != 0;
+        let inode = fields.nth(2)?.parse().ok()?;
+        let name = fields.next()?.strip_prefix('@')?;
+        (listens && name.starts_with("camlease/virtual/")).then(|| (name.to_owned(), inode))
+    };
+    table.split(|&byte| byte == b'\n').filter_map(row).collect()
 }
 
 /// Virtual cameras that somebody on this machine holds.

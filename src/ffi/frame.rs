@@ -57,8 +57,9 @@ pub struct camlease_frame_data {
     /// Memory planes, 1 to 4. A planar format in one piece of memory, as V4L2's NV12, has one.
     pub planes: u32,
     /// The planes, the first one again included.
-    pub plane: [camlease_plane; PLANES_MOST],
+    pub plane: [camlease_plane; 4],
 }
+const _: () = assert!(PLANES_MOST == 4);
 // SAFETY: integers and pointers, the size first.
 unsafe impl Extensible for camlease_frame_data {
     const NAME: &'static str = "camlease_frame_data";

@@ -30,9 +30,7 @@ impl Picture {
             for column in 0..self.columns() {
                 let luma = self.luma(column, row);
                 let (cb, cr) = self.chroma(column / 2, row);
-                for _ in 0..CELL / 2 {
-                    out.extend_from_slice(&[luma, cb, luma, cr]);
-                }
+                out.extend_from_slice([[luma, cb, luma, cr]; CELL as usize / 2].as_flattened());
             }
             let line_end = out.len();
             for _ in 1..CELL.min(self.height - row * CELL) {

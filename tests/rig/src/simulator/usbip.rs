@@ -13,6 +13,7 @@ const RET_SUBMIT: u32 = 3;
 const RET_UNLINK: u32 = 4;
 
 const HEADER_WORDS: usize = 12;
+const PACKET_BYTES: usize = 16;
 const DIRECTION_OUT: u32 = 0;
 
 /// A transfer that the driver asks for: one URB.
@@ -79,19 +80,22 @@ impl Link {
                 let mut data = vec![0; if direction == DIRECTION_OUT { length as usize } else { 0 }];
                 self.socket.read_exact(&mut data)?;
                 // No packets are 0 to some kernels and -1 to others.
-                let packets = word(8) as i32;
-                let packets = (0..packets).map(|_| self.receive_packet()).collect::<io::Result<_>>()?;
+                let packets = self.receive_packets((word(8) as i32).max(0) as usize)?;
                 Ok(Request::Submit(Submit { request, endpoint, length, setup, data, start_frame: word(7), packets }))
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("USB/IP command {command}"))),
         }
     }
 
-    fn receive_packet(&mut self) -> io::Result<Packet> {
-        let mut bytes = [0; 16];
+    fn receive_packets(&mut self, count: usize) -> io::Result<Vec<Packet>> {
+        let mut bytes = vec![0; count * PACKET_BYTES];
         self.socket.read_exact(&mut bytes)?;
-        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Ok(Packet { offset: word(0), length: word(4), actual: 0, status: 0 })
+        let word =
+            |bytes: &[u8], at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Ok(bytes
+            .chunks_exact(PACKET_BYTES)
+            .map(|packet| Packet { offset: word(packet, 0), length: word(packet, 4), actual: 0, status: 0 })
+            .collect())
     }
 
     /// Answers a control request.
@@ -127,11 +131,14 @@ impl Link {
 
     fn send(&mut self, header: [u32; HEADER_WORDS], data: &[u8], packets: &[Packet]) -> io::Result<()> {
         self.message.clear();
-        self.message.extend(header.into_iter().flat_map(u32::to_be_bytes));
+        for word in header {
+            self.message.extend_from_slice(&word.to_be_bytes());
+        }
         self.message.extend_from_slice(data);
         for packet in packets {
-            let words = [packet.offset, packet.length, packet.actual, packet.status as u32];
-            self.message.extend(words.into_iter().flat_map(u32::to_be_bytes));
+            for word in [packet.offset, packet.length, packet.actual, packet.status as u32] {
+                self.message.extend_from_slice(&word.to_be_bytes());
+            }
         }
         self.socket.write_all(&self.message)
     }
