@@ -1,7 +1,9 @@
 //! The kernel's calls that more than one module needs, each with a safe face.
 
 use std::ffi::CString;
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,6 +35,12 @@ impl Fd {
 
     pub fn number(&self) -> RawFd {
         self.number
+    }
+
+    /// The same as a file, to look at or read; it stays this struct's to close.
+    pub fn as_file(&self) -> ManuallyDrop<File> {
+        // SAFETY: open for as long as self lives, and never closed through this.
+        ManuallyDrop::new(unsafe { File::from_raw_fd(self.number) })
     }
 
     fn close_with<T>(self, close: impl FnOnce(RawFd) -> T) -> T {

@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Kind, Result};
+use crate::fork;
 
 /// What a call returns: 0 on success, else one of the CAMLEASE_ status values. A value is never reused.
 pub type camlease_status = u32;
@@ -107,6 +108,8 @@ fn remember(error: &Error) {
 /// Runs an export's body: its failure becomes a status value and the thread's message, and so does a
 /// panic, which must not cross into C.
 pub fn call(body: impl FnOnce() -> Result<()>) -> camlease_status {
+    // Any call, even one that fails, is where a child that no handler saw lets go of its parent's cameras.
+    fork::epoch();
     let error = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return CAMLEASE_OK,
         Ok(Err(error)) => error,

@@ -1,23 +1,23 @@
 //! A file that is read by position, and whose errors name it. Positions and not a cursor: several
-//! streams, and a forked child, share one open file.
+//! streams share one open file.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::kernel::Fd;
 
 #[derive(Clone)]
 pub struct Bytes {
-    file: Arc<File>,
+    file: Arc<Fd>,
     path: Arc<Path>,
 }
 
 impl Bytes {
     pub fn open(path: &Path) -> Result<Bytes> {
-        let file = File::open(path).map_err(|e| Error::system(format!("opening {}", path.display()), e))?;
+        let file = Fd::open(path, libc::O_RDONLY).map_err(|e| Error::system(format!("opening {}", path.display()), e))?;
         Ok(Bytes { file: Arc::new(file), path: path.into() })
     }
 
@@ -27,7 +27,7 @@ impl Bytes {
 
     /// Asked anew each time: a recording may be cut, or still be written, while it plays.
     pub fn length(&self) -> Result<u64> {
-        self.file.metadata().map(|about| about.len()).map_err(|e| self.failed(e))
+        self.file.as_file().metadata().map(|about| about.len()).map_err(|e| self.failed(e))
     }
 
     /// Fills `into` from `offset` on.
@@ -42,7 +42,7 @@ impl Bytes {
     fn read_most(&self, offset: u64, into: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < into.len() {
-            match self.file.read_at(&mut into[filled..], offset + filled as u64) {
+            match self.file.as_file().read_at(&mut into[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,0 +1,82 @@
+//! C programs for tests: compiled from `tests/c` against the library that cargo has just built, which stands beside the
+//! running test in `target/PROFILE/deps`.
+//!
+//! The programs are kept in `target/PROFILE/c-programs`, with links by the library's SONAME beside them, so that they
+//! run from there as they are. `tests/c/build` compiles them; a test on the host calls it for what it needs, while one in
+//! the rig's guest, where a compiler would take minutes, relies on its having run before.
+
+#![allow(dead_code)] // each test uses its part of this
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `target/PROFILE`, of the running test.
+pub fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    test.parent().and_then(Path::parent).expect("tests stand in target/PROFILE/deps").to_owned()
+}
+
+/// The library under test.
+pub fn library() -> PathBuf {
+    target().join("deps/libcamlease.so")
+}
+
+/// Does this process run in the rig's guest?
+pub fn in_guest() -> bool {
+    fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.split_whitespace().any(|word| word == "rig.guest"))
+}
+
+/// A program of `tests/c`, by its source's name, compiled with these flags in addition to the usual ones. In the guest the
+/// source has to ask for exactly these flags in a `build:` line, so that `tests/c/build` made it beforehand.
+#[track_caller]
+pub fn c_program(source: &str, flags: &[&str]) -> PathBuf {
+    let program = target().join("c-programs").join(variant(source, flags));
+    if in_guest() {
+        let made = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+        let code = made(&root().join("tests/c").join(source));
+        assert!(made(&program).is_some(), "{} is not there: tests/c/build comes before the rig's tests", program.display());
+        assert!(made(&program) >= code, "{} is older than its source: run tests/c/build", program.display());
+        return program;
+    }
+    let mut build = Command::new(root().join("tests/c/build"));
+    build.arg("-t").arg(target()).arg(source).args(flags);
+    let output = build.output().unwrap_or_else(|error| panic!("{build:?}: {error}"));
+    assert!(output.status.success(), "{source} {flags:?}:\n{}", text(&output));
+    let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert_eq!(Path::new(&told), program, "tests/c/build and this module name programs alike");
+    program
+}
+
+/// The file name that `tests/c/build` gives a program.
+fn variant(source: &str, flags: &[&str]) -> String {
+    let name = source.strip_suffix(".c").unwrap_or(source);
+    format!("{name}{}", flags.concat().replace(['/', ' '], "_"))
+}
+
+/// Runs a program to its end; panics with all that it said if it fails. Its standard output.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Both streams of a program, for a message.
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// A number from the environment, for the long runs; `default` in the gates.
+#[track_caller]
+pub fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+        Err(_) => default,
+    }
+}
