@@ -52,7 +52,8 @@ install: $(BUILT)/libcamlease.so
 	@if test -z '$(DESTDIR)'; then case '$(PREFIX)' in /usr|/usr/local) ldconfig;; esac; fi
 
 uninstall:
-	$(RM) '$(DESTDIR)$(LIBDIR)'/libcamlease.so.* '$(DESTDIR)$(LIBDIR)/libcamlease.so' '$(DESTDIR)$(LIBDIR)/libcamlease.a'
+	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(SOVERSION)'
+	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so' '$(DESTDIR)$(LIBDIR)/libcamlease.a'
 	$(RM) '$(DESTDIR)$(INCLUDEDIR)/camlease.h' '$(DESTDIR)$(LIBDIR)/pkgconfig/camlease.pc'
 	$(RM) '$(DESTDIR)$(LIBDIR)/cmake/camlease/camleaseConfig.cmake'
 	$(RM) '$(DESTDIR)$(LIBDIR)/cmake/camlease/camleaseConfigVersion.cmake'
@@ -66,7 +67,7 @@ header:
 examples: $(BUILT)/libcamlease.so
 	ln -sf libcamlease.so '$(BUILT)/libcamlease.so.$(SOVERSION)'
 	@mkdir -p '$(EXAMPLES)'
-	$(MAKE) --no-print-directory -C examples-c OUT='$(abspath $(EXAMPLES))' \
+	$(MAKE) --no-print-directory -C examples-c OUT='$(abspath $(EXAMPLES))' HEADER='$(abspath include/camlease.h)' \
 		CAMLEASE_CFLAGS='-I$(abspath include)' \
 		CAMLEASE_LIBS='-L$(abspath $(BUILT)) -lcamlease -Wl,-rpath,$(abspath $(BUILT))'
 

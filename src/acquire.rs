@@ -42,9 +42,9 @@ pub fn shut_down() {
     WAITS.each().for_each(|(_, wait)| wait.signal());
 }
 
-/// Whether any thread waits for a camera.
+/// Whether any thread of this process waits for a camera. A child sees its parent's waits as well.
 pub fn waits() -> bool {
-    WAITS.each().next().is_some()
+    WAITS.each().any(|(_, wait)| wait.is_own())
 }
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {

@@ -6,9 +6,9 @@
 //! call. `vfork` and `posix_spawn` share the parent's memory and run no handler; there `O_CLOEXEC`
 //! does the work at `exec`.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Instant;
 
@@ -27,15 +27,28 @@ struct Table {
 
 /// How many forks lie between the first process and this one, as far as this library saw.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
-/// One word that reads 0 in a child until the child has let go; points at [`EPOCH`] where the kernel
-/// knows no MADV_WIPEONFORK.
-static WITNESS: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const EPOCH).cast_mut());
+
+/// What reads as zeroes in a child until the child has let go.
+struct Witness {
+    epoch: AtomicU64,
+    /// One of the child's threads lets go; the others wait for it.
+    taken: AtomicBool,
+}
+/// Before [`watch`], and where the kernel knows no MADV_WIPEONFORK.
+static UNWIPED: Witness = Witness { epoch: AtomicU64::new(1), taken: AtomicBool::new(true) };
+static WITNESS: AtomicPtr<Witness> = AtomicPtr::new((&raw const UNWIPED).cast_mut());
+
+fn witness() -> &'static Witness {
+    // SAFETY: it points at UNWIPED or at a page that is never unmapped.
+    unsafe { &*WITNESS.load(Ordering::Acquire) }
+}
 
 /// Which process a thing belongs to: differs between parent and child. Costs two loads.
 pub fn epoch() -> u64 {
-    // SAFETY: WITNESS points at EPOCH or at a page that is never unmapped.
-    let seen = unsafe { (*WITNESS.load(Ordering::Acquire)).load(Ordering::Acquire) };
-    if seen != 0 { seen } else { unannounced_child() }
+    match witness().epoch.load(Ordering::Acquire) {
+        0 => unannounced_child(),
+        seen => seen,
+    }
 }
 
 /// Registers the handlers; called before the first descriptor is made.
@@ -55,10 +68,10 @@ pub fn watch() {
         };
         // SAFETY: the page just mapped, whole.
         if page != libc::MAP_FAILED && unsafe { libc::madvise(page, 4096, libc::MADV_WIPEONFORK) } == 0 {
-            let word: *mut AtomicU64 = page.cast();
+            let wiped: *mut Witness = page.cast();
             // SAFETY: page-aligned, zeroed memory of ours.
-            unsafe { (*word).store(EPOCH.load(Ordering::Relaxed), Ordering::Release) };
-            WITNESS.store(word, Ordering::Release);
+            unsafe { (*wiped).epoch.store(EPOCH.load(Ordering::Relaxed), Ordering::Release) };
+            WITNESS.store(wiped, Ordering::Release);
         }
         // SAFETY: the handlers are functions of this library, which removes them when it is unloaded.
         unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
@@ -124,9 +137,15 @@ struct Fork {
 
 struct InFork(UnsafeCell<Fork>);
 // SAFETY: written and read only between `before` and the handlers after it, under the write lock of
-// MAKING; where that lock could not be had in time nothing is stored.
+// MAKING, by the thread that FORKS.
 unsafe impl Sync for InFork {}
 static IN_FORK: InFork = InFork(UnsafeCell::new(Fork { making: None, table: None, barrier: None }));
+
+thread_local! {
+    /// Whether this thread's `before` got what it wanted; without that, its handlers leave another fork's
+    /// things alone. Without a destructor: one would keep the library from being unloaded.
+    static FORKS: Cell<bool> = const { Cell::new(false) };
+}
 
 extern "C" fn before() {
     let deadline = Instant::now() + policy::FORK_PATIENCE;
@@ -145,6 +164,7 @@ extern "C" fn before() {
     }
     // SAFETY: see InFork; this thread holds the write lock.
     unsafe { *IN_FORK.0.get() = Fork { making: Some(making), table: Some(table), barrier } };
+    FORKS.set(true);
 }
 
 /// Retries for a bounded time: a thread that hangs in a driver's open must not hang fork as well.
@@ -182,6 +202,9 @@ impl<G> IntoGuard<G> for TryLockError<G> {
 }
 
 extern "C" fn after_in_parent() {
+    if !FORKS.replace(false) {
+        return;
+    }
     // SAFETY: see InFork; the same thread as `before`.
     let fork = unsafe { &mut *IN_FORK.0.get() };
     let barrier = fork.barrier.take();
@@ -199,10 +222,15 @@ extern "C" fn after_in_parent() {
             libc::close(read);
         }
     }
-    fork.making = None;
+    // Out of its place before the lock opens: the next fork's `before` writes there.
+    let making = fork.making.take();
+    drop(making);
 }
 
 extern "C" fn after_in_child() {
+    if !FORKS.replace(false) {
+        return; // found out at the first call, as a child that ran no handler
+    }
     // SAFETY: see InFork; the child has this one thread.
     let fork = unsafe { &mut *IN_FORK.0.get() };
     if let Some(mut table) = fork.table.take() {
@@ -215,17 +243,28 @@ extern "C" fn after_in_child() {
             libc::close(write);
         }
     }
-    fork.making = None;
+    // Out of its place before the lock opens: the next fork's `before` writes there.
+    let making = fork.making.take();
+    drop(making);
 }
 
-/// A child that ran no handler: it has one thread, and some lock may have been held by another
-/// thread of its parent, so the table is read only if it can be had at once.
+/// A child that ran no handler: some lock may have been held by another thread of its parent, so the
+/// table is read only if it can be had at once. Nothing is the child's own until this has returned.
 #[cold]
 fn unannounced_child() -> u64 {
-    if let Ok(mut table) = TABLE.try_lock() {
-        let_go(&mut table);
+    let witness = witness();
+    if !witness.taken.swap(true, Ordering::AcqRel) {
+        match TABLE.try_lock().map_or_else(IntoGuard::into_guard, Some) {
+            Some(mut table) => let_go(&mut table),
+            None => next_epoch(),
+        }
     }
-    EPOCH.load(Ordering::Acquire)
+    // Bounded, as a signal handler may have come upon the thread that lets go. Nothing is of epoch 0.
+    let deadline = Instant::now() + policy::FORK_PATIENCE;
+    while witness.epoch.load(Ordering::Acquire) == 0 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    witness.epoch.load(Ordering::Acquire)
 }
 
 /// Closes and unmaps all that came from the parent. Frames that were out stay readable.
@@ -237,7 +276,9 @@ fn let_go(table: &mut Table) {
     for entered in table.buffers.drain(..) {
         entered.buffer().after_fork_in_child();
     }
-    let next = EPOCH.fetch_add(1, Ordering::AcqRel) + 1;
-    // SAFETY: as in `epoch`.
-    unsafe { (*WITNESS.load(Ordering::Acquire)).store(next, Ordering::Release) };
+    next_epoch();
+}
+
+fn next_epoch() {
+    witness().epoch.store(EPOCH.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
 }

@@ -37,6 +37,12 @@ impl Fd {
         self.number
     }
 
+    /// Whether this process made it. A forked child has let go of its parent's, whose numbers may be other
+    /// files' by now.
+    fn is_own(&self) -> bool {
+        self.epoch == fork::epoch()
+    }
+
     /// The same as a file, to look at or read; it stays this struct's to close.
     pub fn as_file(&self) -> ManuallyDrop<File> {
         // SAFETY: open for as long as self lives, and never closed through this.
@@ -52,7 +58,7 @@ impl Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        if self.epoch == fork::epoch() {
+        if self.is_own() {
             // SAFETY: our own descriptor, closed once.
             fork::leave_fd(self.number, || unsafe { libc::close(self.number) });
         }
@@ -71,6 +77,9 @@ impl Event {
 
     /// Async-signal-safe.
     pub fn signal(&self) {
+        if !self.is_own() {
+            return;
+        }
         let one = 1u64;
         // SAFETY: eight bytes, as an eventfd wants them. A full counter is readable already.
         unsafe { libc::write(self.0.number(), (&raw const one).cast(), 8) };
@@ -78,6 +87,11 @@ impl Event {
 
     pub fn clear(&self) {
         drain(self.0.number());
+    }
+
+    /// Whether it belongs to this process, and not to a parent of it.
+    pub fn is_own(&self) -> bool {
+        self.0.is_own()
     }
 
     pub fn fd(&self) -> RawFd {

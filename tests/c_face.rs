@@ -124,7 +124,7 @@ fn the_header_compiles_alone_and_twice_in_every_language() {
             // As a program's only line, and once more by a program that includes it twice.
             for from in [root().join("include/camlease.h"), source("face_twice.c")] {
                 let mut command = Command::new(compiler);
-                command.args([standard, "-x", language, "-fsyntax-only"]).args(WARNINGS);
+                command.args([standard, "-x", language, "-fsyntax-only", "-Wredundant-decls"]).args(WARNINGS);
                 run(command.arg("-I").arg(root().join("include")).arg(from));
             }
         }
@@ -224,7 +224,8 @@ fn cmake_finds_an_installed_library() {
     for (asked, fits) in [("0.1", true), ("0.1.0", true), ("0.99", false), ("1.0", false)] {
         let project = folder("versions").join(asked);
         fs::create_dir_all(&project).unwrap();
-        let lines = format!("cmake_minimum_required(VERSION 3.13)\nproject(x C)\nfind_package(camlease {asked} REQUIRED)\n");
+        let lines =
+            format!("cmake_minimum_required(VERSION 3.13)\nproject(x C)\nfind_package(camlease {asked} REQUIRED)\n");
         fs::write(project.join("CMakeLists.txt"), lines).unwrap();
         let mut command = Command::new("cmake");
         command.arg("-S").arg(&project).arg("-B").arg(project.join("build"));
@@ -242,7 +243,8 @@ fn examples() -> &'static Path {
         let mut make = Command::new("make");
         make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
         make.arg("-C").arg(root().join("examples-c")).arg(format!("OUT={}", folder.display()));
-        make.arg(format!("PKG_CONFIG_PATH={}", libraries.join("pkgconfig").display())).arg("PKG_CONFIG=pkg-config --define-prefix");
+        make.arg(format!("PKG_CONFIG_PATH={}", libraries.join("pkgconfig").display()))
+            .arg("PKG_CONFIG=pkg-config --define-prefix");
         run(make.arg(format!("LDFLAGS=-Wl,-rpath,{}", libraries.display())));
         folder
     })
@@ -267,7 +269,9 @@ fn capture_saves_the_colour_bars_of_every_format() {
     let folder = folder("pictures");
     for fourcc in ["YUYV", "UYVY", "NV12", "GREY", "RGB3", "BGR3"] {
         let prefix = folder.join(fourcc);
-        run(example("capture").arg(format!("virtual:face-{fourcc}?fourcc={fourcc}&width=64&height=48&fps=500")).arg(&prefix));
+        run(example("capture")
+            .arg(format!("virtual:face-{fourcc}?fourcc={fourcc}&width=64&height=48&fps=500"))
+            .arg(&prefix));
         let ppm = fs::read(prefix.with_extension("ppm")).unwrap();
         let head = b"P6\n64 48\n255\n";
         assert!(ppm.starts_with(head) && ppm.len() == head.len() + 64 * 48 * 3, "{fourcc}");
@@ -382,7 +386,8 @@ fn the_programs_in_the_documents_compile() {
     assert!(said.contains("640x480"), "{said}");
 
     // The manual's are functions.
-    let headers = "#include <camlease.h>\n#include <poll.h>\n#include <stdio.h>\n#include <string.h>\n#include <unistd.h>\n";
+    let headers =
+        "#include <camlease.h>\n#include <poll.h>\n#include <stdio.h>\n#include <string.h>\n#include <unistd.h>\n";
     for (number, block) in blocks("docs/manual.md").iter().enumerate() {
         let code = folder.join(format!("manual-{number}.c"));
         fs::write(&code, format!("{headers}{block}")).unwrap();
@@ -400,7 +405,14 @@ fn the_header_is_documented_whole() {
     let mut doxyfile = fs::read_to_string(root().join("Doxyfile")).unwrap();
     doxyfile += &format!("\nOUTPUT_DIRECTORY = {}\n", folder("doxygen").display());
     let check = |doxyfile: &str| {
-        let mut doxygen = Command::new("doxygen").arg("-").current_dir(root()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut doxygen = Command::new("doxygen")
+            .arg("-")
+            .current_dir(root())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         doxygen.stdin.take().unwrap().write_all(doxyfile.as_bytes()).unwrap();
         doxygen.wait_with_output().unwrap()
     };
@@ -411,7 +423,11 @@ fn the_header_is_documented_whole() {
     // The check itself is checked: a parameter without a word fails it.
     let header = fs::read_to_string(root().join("include/camlease.h")).unwrap();
     let bare = folder("doxygen-bare").join("camlease.h");
-    fs::write(&bare, header.replace(" * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.\n", "")).unwrap();
+    fs::write(
+        &bare,
+        header.replace(" * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.\n", ""),
+    )
+    .unwrap();
     let output = check(&(doxyfile + &format!("INPUT = {}\n", bare.display())));
     assert!(!output.status.success() && text(&output).contains("timeout_ms"), "{}", text(&output));
 }

@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use camlease_rig::foreign::Stream;
@@ -32,7 +32,14 @@ enum Driver {
 /// The device under test, which all tests of this file share, one at a time.
 fn device(driver: Driver) -> PathBuf {
     static WEBCAM: OnceLock<Webcam> = OnceLock::new();
+    static OWN_FOLDERS: Once = Once::new();
     require_guest();
+    // The guest sees the host's files, and the host's own programs write there.
+    OWN_FOLDERS.call_once(|| {
+        for folder in ["/tmp", "/var/tmp"] {
+            assert!(Command::new("mount").args(["-t", "tmpfs", "tmpfs", folder]).status().unwrap().success());
+        }
+    });
     match driver {
         Driver::Vivid => vivid::load(VividOptions { first_number: Some(40), ..VividOptions::default() }).remove(0),
         Driver::Uvcvideo => WEBCAM.get_or_init(|| Webcam::plug(WebcamOptions::default())).node(),

@@ -34,6 +34,7 @@ impl<T> Handles<T> {
 
     /// A handle for `thing`, as the opaque type `H`.
     pub fn add<H>(&self, thing: T) -> Result<*mut H> {
+        fork::watch(); // a list may be there before the first descriptor
         match self.slab.insert(Owned { thing, epoch: fork::epoch() }) {
             Ok(token) => Ok(std::ptr::without_provenance_mut(token as usize)),
             Err(_) => Err(Error::new(Kind::Internal, format!("a million handles of a {} are in use", self.what))

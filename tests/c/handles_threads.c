@@ -320,7 +320,7 @@ static void op_cancel(struct worker *w)
 static void op_close(struct worker *w)
 {
     uint32_t bad;
-    if (chance(&w->player, 20)) {
+    if (chance(&w->player, 5)) {
         camlease_camera *camera = pick(w, CAMERA, &bad);
         end(w, CAMERA, camera, bad);
     }
@@ -442,7 +442,7 @@ int main(int argc, char **argv)
         int64_t moved = now_ns();
         uint64_t before = 0;
         while (atomic_load(&running) > 0) {
-            struct timespec pause = { 0, 2000000 };
+            struct timespec pause = { 0, 10000000 };
             nanosleep(&pause, NULL); /* the pace at which cameras are taken away */
             void *camera = atomic_exchange(&slots[CAMERA][dice(&self->player, SLOTS)], NULL);
             if (camera)

@@ -40,7 +40,11 @@ pub fn c_program(source: &str, flags: &[&str]) -> PathBuf {
     if in_guest() {
         let made = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
         let code = made(&root().join("tests/c").join(source));
-        assert!(made(&program).is_some(), "{} is not there: tests/c/build comes before the rig's tests", program.display());
+        assert!(
+            made(&program).is_some(),
+            "{} is not there: tests/c/build comes before the rig's tests",
+            program.display()
+        );
         assert!(made(&program) >= code, "{} is older than its source: run tests/c/build", program.display());
         return program;
     }
