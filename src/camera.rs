@@ -241,7 +241,7 @@ impl Camera {
                 }
             };
             let mut running = shared.lock_stream()?;
-            if let Some(filled) = shared.running(&mut running)?.dequeue()? {
+            if let Some(filled) = shared.running(&mut running)?.dequeue(timeout != Some(Duration::ZERO))? {
                 return Ok(shared.frame(&mut running, filled));
             }
             drop(running);

@@ -27,6 +27,11 @@ pub const BUFFERS_LEAST: u32 = 2;
 /// Most buffers that a V4L2 queue has (VIDEO_MAX_FRAME).
 pub const BUFFERS_MOST: u32 = 32;
 
+/// A frame that has waited for so many intervals, or so long where the rate is not known, is stale to a host that
+/// wants the newest.
+pub const STALE_INTERVALS: u64 = 2;
+pub const STALE_NS: i64 = 100_000_000;
+
 /// Bound of exit, unload and shutdown, all cameras together, when the host does not say.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3000);
 

@@ -119,7 +119,7 @@ fn a_share_under_valgrind() {
     let program = c_program("handles.c", &["-DPLAIN"]);
     let share = (calls() / 55).to_string();
     calls_of(valgrind(&program).args([&seed, &share]).arg(&recording.0));
-    let program = c_program("handles_threads.c", &["-DFORKS"]);
+    let program = c_program("handles_threads.c", &["-DPLAIN"]);
     let share = (calls() / 110).to_string();
     calls_of(valgrind(&program).args([&seed, &share, "3"]));
 }

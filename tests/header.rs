@@ -82,7 +82,9 @@ fn generated() -> String {
     config.header = Some(INTRODUCTION.into());
     config.after_includes = Some(format!("\n{}", additions()));
     let mut header = Vec::new();
-    let mut files: Vec<_> = std::fs::read_dir(root().join("src/ffi")).unwrap().map(|file| file.unwrap().path()).collect();
+    let files = std::fs::read_dir(root().join("src/ffi")).unwrap().map(|file| file.unwrap().path());
+    // cbindgen follows the module declarations in it, and would see every file twice.
+    let mut files: Vec<_> = files.filter(|file| !file.ends_with("mod.rs")).collect();
     files.sort();
     files
         .into_iter()

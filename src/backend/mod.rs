@@ -75,8 +75,9 @@ pub trait Stream: Send {
     /// Readable when [`Stream::dequeue`] has a frame or an error.
     fn poll_fd(&self) -> RawFd;
 
-    /// The next frame by the drop policy that the stream was started with, if there is one now.
-    fn dequeue(&mut self) -> Result<Option<Filled>>;
+    /// The next frame by the drop policy that the stream was started with, if there is one now. A caller
+    /// that can wait gets no stale one where a fresh one is about to come.
+    fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>>;
 
     /// Gives a dequeued buffer back to be filled again.
     fn requeue(&mut self, index: u32) -> Result<()>;

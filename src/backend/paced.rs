@@ -145,7 +145,7 @@ impl Stream for Paced {
         self.timer.fd()
     }
 
-    fn dequeue(&mut self) -> Result<Option<Filled>> {
+    fn dequeue(&mut self, _can_wait: bool) -> Result<Option<Filled>> {
         let now = monotonic_ns();
         self.advance(now);
         let taken = self.due.pop_front();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn sequences(stream: &mut Paced) -> Vec<u64> {
-        std::iter::from_fn(|| stream.dequeue().unwrap()).map(|filled| filled.sequence).collect()
+        std::iter::from_fn(|| stream.dequeue(true).unwrap()).map(|filled| filled.sequence).collect()
     }
 
     /// A stream that was started `frames` intervals ago.
@@ -265,7 +265,7 @@ mod tests {
     fn unpaced_loses_nothing() {
         let mut stream = stream(Pace::Unpaced, DropPolicy::Oldest, 2);
         for expected in 0..20 {
-            let filled = stream.dequeue().unwrap().unwrap();
+            let filled = stream.dequeue(true).unwrap().unwrap();
             assert_eq!(filled.sequence, expected);
             stream.requeue(filled.index).unwrap();
         }
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(sequences(&mut stalled), [0, 1]);
         let mut ended = stream(Pace::At(Rate::new(10, 1)), DropPolicy::Oldest, 2);
         started_ago(&mut ended, 99);
-        assert_eq!(ended.dequeue().err().unwrap().kind(), Kind::Disconnected);
+        assert_eq!(ended.dequeue(true).err().unwrap().kind(), Kind::Disconnected);
     }
 
     #[test]

@@ -460,7 +460,7 @@ mod tests {
         for (fourcc, _) in FORMATS {
             let device = acquire(&format!("virtual:unit-{fourcc}?width=63&height=31&fps=1000&fourcc={fourcc}"));
             let mut stream = device.start(&StreamRequest::default()).unwrap();
-            let filled = stream.dequeue().unwrap().expect("the first frame is due at once");
+            let filled = stream.dequeue(true).unwrap().expect("the first frame is due at once");
             let (data, length) = filled.buffer.plane(0);
             assert_eq!(filled.used[0], length);
             // SAFETY: the buffer is alive and nobody fills it: the stream is not called.
@@ -477,7 +477,7 @@ mod tests {
         let device = acquire("virtual:unit-bright?fourcc=GREY&width=64&height=64&fps=1000");
         let mut stream = device.start(&StreamRequest::default()).unwrap();
         let mut luma = || {
-            let filled = stream.dequeue().unwrap().unwrap();
+            let filled = stream.dequeue(true).unwrap().unwrap();
             // SAFETY: as above; row 1, first bar.
             let byte = unsafe { *filled.buffer.plane(0).0.add(64) };
             stream.requeue(filled.index).unwrap();
@@ -501,8 +501,8 @@ mod tests {
         let device = acquire("virtual:unit-unplug?unplug=1&return=50&fps=1000");
         let request = StreamRequest { drop_policy: DropPolicy::Newest, ..Default::default() };
         let mut stream = device.start(&request).unwrap();
-        assert_eq!(stream.dequeue().unwrap().unwrap().sequence, 0);
-        let gone = std::iter::repeat_with(|| stream.dequeue()).find_map(Result::err).unwrap();
+        assert_eq!(stream.dequeue(true).unwrap().unwrap().sequence, 0);
+        let gone = std::iter::repeat_with(|| stream.dequeue(true)).find_map(Result::err).unwrap();
         assert_eq!(gone.kind(), Kind::Disconnected);
         drop((stream, device));
         let mut again = camera("virtual:unit-unplug").unwrap();
@@ -513,7 +513,7 @@ mod tests {
         let device = acquire("virtual:unit-corrupt?corrupt=2&fps=1000");
         let mut stream = device.start(&request).unwrap();
         std::thread::sleep(Duration::from_millis(5));
-        let flags: Vec<bool> = (0..4).map(|_| stream.dequeue().unwrap().unwrap().corrupt).collect();
+        let flags: Vec<bool> = (0..4).map(|_| stream.dequeue(true).unwrap().unwrap().corrupt).collect();
         assert_eq!(flags, [false, true, false, true]);
     }
 

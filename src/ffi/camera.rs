@@ -79,7 +79,9 @@ unsafe impl Extensible for camlease_open_options {
     const NAME: &'static str = "camlease_open_options";
 }
 
-/// The newest frame is what the host gets; older ones that it did not take are dropped.
+/// The newest frame is what the host gets; older ones that it did not take are dropped. A host that was away for
+/// so long that no buffer was left for newer ones waits for a fresh frame, up to its timeout; with timeout_ms 0 it
+/// gets what there is.
 pub const CAMLEASE_DROP_OLDEST: u32 = 0;
 /// Frames come in order; the driver drops when all buffers are full.
 pub const CAMLEASE_DROP_NEWEST: u32 = 1;

@@ -28,7 +28,7 @@ pub unsafe extern "C" fn camlease_cancel_new(out: *mut *mut camlease_cancel) -> 
 }
 
 /// Ends every open that waits with this handle, now and later: they give CAMLEASE_CLOSED. Callable from
-/// any thread, and from a signal handler.
+/// any thread, and, with a handle that is valid, from a signal handler.
 ///
 /// @param cancel The handle.
 /// @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.

@@ -7,6 +7,7 @@
  *
  * build: -fsanitize=address,undefined -fno-sanitize-recover=undefined
  * build: -DFORKS
+ * build: -DPLAIN
  */
 #include "handles.h"
 
@@ -384,7 +385,7 @@ static void *work(void *argument)
         void (*op)(struct worker *);
         uint32_t weight;
     } ops[] = {
-        { op_open, 40 },      { op_close, 60 }, { op_start, 70 }, { op_stop, 30 },   { op_next_frame, 300 },
+        { op_open, 18 },      { op_close, 40 }, { op_start, 70 }, { op_stop, 30 },   { op_next_frame, 300 },
         { op_own_frame, 150 }, { op_look, 200 }, { op_frame, 150 }, { op_list, 120 }, { op_cancel, 60 },
     };
     uint32_t sum = 0;
@@ -442,7 +443,7 @@ int main(int argc, char **argv)
         int64_t moved = now_ns();
         uint64_t before = 0;
         while (atomic_load(&running) > 0) {
-            struct timespec pause = { 0, 10000000 };
+            struct timespec pause = { 0, 20000000 };
             nanosleep(&pause, NULL); /* the pace at which cameras are taken away */
             void *camera = atomic_exchange(&slots[CAMERA][dice(&self->player, SLOTS)], NULL);
             if (camera)

@@ -204,7 +204,7 @@ mod of_y4m {
         let device = open(&path, "fps=0").unwrap();
         fs::remove_file(&path).unwrap();
         let mut stream = device.start(&StreamRequest::default()).unwrap();
-        assert!(stream.dequeue().unwrap().is_some());
+        assert!(stream.dequeue(true).unwrap().is_some());
     }
 
     #[test]
@@ -682,7 +682,7 @@ fn several_play_a_file_each_from_its_beginning() {
     drop((first, second, recording));
     for (sequence, expected) in [RED, GREEN].into_iter().enumerate() {
         for stream in &mut streams {
-            let filled = stream.dequeue().unwrap().unwrap();
+            let filled = stream.dequeue(true).unwrap().unwrap();
             assert_eq!(
                 (bytes_of(&filled), filled.sequence, filled.corrupt),
                 (expected.to_vec(), sequence as u64, false)
@@ -691,8 +691,8 @@ fn several_play_a_file_each_from_its_beginning() {
         }
     }
     for stream in &mut streams {
-        assert_eq!(stream.dequeue().err().unwrap().kind(), Kind::Disconnected);
-        assert_eq!(stream.dequeue().err().unwrap().kind(), Kind::Disconnected, "it stays ended");
+        assert_eq!(stream.dequeue(true).err().unwrap().kind(), Kind::Disconnected);
+        assert_eq!(stream.dequeue(true).err().unwrap().kind(), Kind::Disconnected, "it stays ended");
     }
 }
 

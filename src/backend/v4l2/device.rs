@@ -63,10 +63,8 @@ impl Held {
             planes,
             buffers: count,
         };
-        let stream = Mapped::new(node.clone(), format, buffers, request.drop_policy);
-        for index in 0..count {
-            node.queue(index).map_err(|e| node.failed(Request::Queue, e))?;
-        }
+        let mut stream = Mapped::new(node.clone(), format, buffers, request.drop_policy);
+        (0..count).try_for_each(|index| stream.requeue(index))?;
         Ok(stream)
     }
 

@@ -21,15 +21,25 @@ pub struct Mapped {
     whole: usize,
     /// The kernel counts frames in 32 bits: 828 days at 60 fps.
     sequence: u64,
+    /// Buffers with the driver, full ones included.
+    queued: u32,
+    /// From this age on a frame is stale when no buffer was left for a newer one.
+    stale_ns: i64,
+    /// The last frame was one, and was given back.
+    skipped_stale: bool,
 }
 
 impl Mapped {
-    pub fn new(node: Arc<OpenNode>, format: StreamFormat, buffers: Vec<Arc<Buffer>>, policy: DropPolicy) -> Mapped {
+    pub fn new(node: Arc<OpenNode>, format: StreamFormat, buffers: Vec<Arc<Buffer>>, drop_policy: DropPolicy) -> Mapped {
         let whole = match format.planes.len() {
             1 => layout(format.fourcc, format.width, format.height).map_or(0, |(_, bytes)| bytes),
             _ => 0,
         };
-        Mapped { node, format, buffers, policy, whole, sequence: 0 }
+        let stale_ns = match format.rate.is_set() {
+            true => format.rate.ns_of(policy::STALE_INTERVALS),
+            false => policy::STALE_NS,
+        };
+        Mapped { node, format, buffers, policy: drop_policy, whole, sequence: 0, queued: 0, stale_ns, skipped_stale: false }
     }
 
     fn filled(&mut self, full: Dequeued) -> Filled {
@@ -50,6 +60,32 @@ impl Mapped {
         }
     }
 
+    /// The newest full buffer, the older ones given back; or the oldest one, where frames come in order. And how
+    /// many were full.
+    fn take_full(&mut self) -> Result<Option<(Dequeued, u32)>> {
+        let mut newest: Option<Dequeued> = None;
+        let mut taken = 0;
+        loop {
+            match self.node.dequeue() {
+                Ok(Some(full)) => {
+                    self.queued -= 1;
+                    taken += 1;
+                    if let Some(older) = newest.replace(full) {
+                        self.requeue(older.index)?;
+                    }
+                    if self.policy == DropPolicy::Newest {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                // What came before the failure is still good; the next call meets the failure again.
+                Err(_) if newest.is_some() => break,
+                Err(error) => return Err(self.node.failed(Request::Dequeue, error)),
+            }
+        }
+        Ok(newest.map(|full| (full, taken)))
+    }
+
     fn detach(&self) {
         self.buffers.iter().for_each(|buffer| buffer.detach());
     }
@@ -64,29 +100,26 @@ impl Stream for Mapped {
         self.node.fd.number()
     }
 
-    fn dequeue(&mut self) -> Result<Option<Filled>> {
-        let mut newest: Option<Dequeued> = None;
-        loop {
-            match self.node.dequeue() {
-                Ok(Some(full)) => {
-                    if let Some(older) = newest.replace(full) {
-                        self.requeue(older.index)?;
-                    }
-                    if self.policy == DropPolicy::Newest {
-                        break;
-                    }
-                }
-                Ok(None) => break,
-                // What came before the failure is still good; the next call meets the failure again.
-                Err(_) if newest.is_some() => break,
-                Err(error) => return Err(self.node.failed(Request::Dequeue, error)),
-            }
+    fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>> {
+        let queued = self.queued;
+        let Some((newest, taken)) = self.take_full()? else { return Ok(None) };
+        let filled = self.filled(newest);
+        // The host was away for so long that the driver ran out of buffers: what is there is old. With the
+        // buffers back, a fresh frame comes within an interval. Once: a host that is always late gets frames, too.
+        let starved = self.policy == DropPolicy::Oldest && taken >= queued;
+        let stale = starved && monotonic_ns() - filled.timestamp_ns > self.stale_ns;
+        self.skipped_stale = can_wait && stale && !self.skipped_stale;
+        if self.skipped_stale {
+            self.requeue(filled.index)?;
+            return Ok(None);
         }
-        Ok(newest.map(|full| self.filled(full)))
+        Ok(Some(filled))
     }
 
     fn requeue(&mut self, index: u32) -> Result<()> {
-        self.node.queue(index).map_err(|e| self.node.failed(Request::Queue, e))
+        self.node.queue(index).map_err(|e| self.node.failed(Request::Queue, e))?;
+        self.queued += 1;
+        Ok(())
     }
 
     fn stop(self: Box<Self>) -> Result<()> {
