@@ -49,7 +49,9 @@ pub fn waits() -> bool {
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
     match SHUT_DOWN.load(Ordering::SeqCst) {
-        true => Err(Error::new(Kind::ShutDown, format!("{uri}: the library was shut down; nothing can be opened any more"))),
+        true => {
+            Err(Error::new(Kind::ShutDown, format!("{uri}: the library was shut down; nothing can be opened any more")))
+        }
         false => Ok(()),
     }
 }
@@ -197,9 +199,7 @@ impl Waiting<'_> {
             1 => "tried once".to_owned(),
             attempts => format!("waited {:.1} s and tried {attempts} times", waited.as_secs_f64()),
         };
-        refusal
-            .hint(source.holders())
-            .hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
+        refusal.hint(source.holders()).hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
     }
 }
 

@@ -10,7 +10,6 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use crate::acquire::{self, Wait, acquire};
 use crate::backend::{self, Device, Filled, Identity, Stream};
 use crate::error::{Error, Kind, Result};
-use crate::{exit, fork};
 use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
 use crate::frame::Frame;
 use crate::holders::{Activity, Holders};
@@ -18,6 +17,7 @@ use crate::kernel::{Epoll, Event, poll, readable};
 use crate::policy;
 use crate::slab::{Slab, Token};
 use crate::uri::Uri;
+use crate::{exit, fork};
 
 /// How to open a camera.
 pub struct OpenOptions<'a> {
@@ -197,8 +197,11 @@ impl Camera {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
             _ => error,
         })?;
-        shared.ready.add(stream.poll_fd()).map_err(|e| Error::system(format!("{}: watching it", shared.identity.uri), e))?;
-        shared.wake.clear();
+        shared
+            .ready
+            .add(stream.poll_fd())
+            .map_err(|e| Error::system(format!("{}: watching it", shared.identity.uri), e))?;
+        shared.clear_wake();
         let format = stream.format().clone();
         running.round += 1;
         running.last_sequence = None;
@@ -258,7 +261,9 @@ impl Camera {
         let out = self.shared.counters.frames_out.load(Ordering::Relaxed);
         let buffers = self.stream_format().0.buffers;
         match out >= u64::from(buffers) {
-            true => error.hint(format!("all {buffers} buffers are out with the host: release frames, or start with more buffers")),
+            true => error.hint(format!(
+                "all {buffers} buffers are out with the host: release frames, or start with more buffers"
+            )),
             false => error.hint("the camera may have stalled, or be slower than the timeout"),
         }
     }
@@ -334,6 +339,13 @@ impl Shared {
         }
     }
 
+    fn clear_wake(&self) {
+        self.wake.clear();
+        if self.ended.load(Ordering::SeqCst) != 0 {
+            self.wake.signal(); // it ended in between, and must stay readable
+        }
+    }
+
     /// Waits until the stream may have something; false when the time is up.
     fn wait(&self, device_fd: RawFd, deadline: Option<Instant>) -> Result<bool> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -344,10 +356,7 @@ impl Shared {
         let last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && fds[0].revents != 0 && self.ended.load(Ordering::SeqCst) == 0 {
             // The stream stopped: everyone who waited for it has seen it.
-            self.wake.clear();
-            if self.ended.load(Ordering::SeqCst) != 0 {
-                self.wake.signal(); // it ended in between, and must stay readable
-            }
+            self.clear_wake();
         }
         woken.map_err(|e| Error::system(format!("{}: waiting for a frame", self.identity.uri), e))
     }
@@ -460,7 +469,8 @@ fn canonical(uri: &str) -> String {
 
 /// A failed open names the camera that was asked for, even where the message names its node.
 fn name_own(uri: &str, error: Error) -> Error {
-    let named = error.message().contains(uri) || uri.strip_prefix("v4l2:").is_some_and(|path| error.message().contains(path));
+    let named =
+        error.message().contains(uri) || uri.strip_prefix("v4l2:").is_some_and(|path| error.message().contains(path));
     if named { error } else { error.context(format!("opening {uri}")) }
 }
 

@@ -88,7 +88,9 @@ pub fn scan(cameras: &[Vec<Target>]) -> Vec<Holders> {
                 enter(holders, process, &cameras[camera], 0);
             }
         }
-        holders.list.sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
+        holders
+            .list
+            .sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
     }
     found
 }

@@ -24,9 +24,7 @@ pub use backend::{Found, Identity, State, list};
 pub use camera::{Camera, OpenOptions, Stats, holders, shut_down};
 pub use error::{Error, Kind, Result};
 pub use exit::{set_timeout as set_shutdown_timeout, timeout as shutdown_timeout};
-pub use format::{
-    Control, ControlKind, DropPolicy, Format, FourCc, Rate, StreamFormat, StreamRequest,
-};
+pub use format::{Control, ControlKind, DropPolicy, Format, FourCc, Rate, StreamFormat, StreamRequest};
 pub use frame::Frame;
 pub use holders::{Activity, Holder, Holders};
 pub use kernel::Event;

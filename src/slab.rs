@@ -53,11 +53,7 @@ impl<T> Slab<T> {
     /// `kind` tells the tokens of one slab from those of another: 1 to 15.
     pub const fn new(kind: u8) -> Self {
         assert!(kind > 0 && kind < 16);
-        Slab {
-            kind,
-            chunks: [const { AtomicPtr::new(null_mut()) }; CHUNKS],
-            free: AtomicU64::new(NO_SLOT as u64),
-        }
+        Slab { kind, chunks: [const { AtomicPtr::new(null_mut()) }; CHUNKS], free: AtomicU64::new(NO_SLOT as u64) }
     }
 
     /// Takes `value` in; gives it back when a million things are in already.
@@ -228,7 +224,8 @@ impl<T> Drop for Slab<T> {
                 continue;
             }
             // SAFETY: made in `grow` by Box::into_raw of a slice of this length.
-            let mut slots = unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(first, (FIRST_CHUNK as usize) << at)) };
+            let mut slots =
+                unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(first, (FIRST_CHUNK as usize) << at)) };
             for slot in slots.iter_mut().filter(|slot| slot.state.load(Ordering::Relaxed) & LIVE != 0) {
                 // SAFETY: live: the value is there, and nobody has a pin on a slab that is dropped.
                 unsafe { slot.value.get_mut().assume_init_drop() };

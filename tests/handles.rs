@@ -49,7 +49,9 @@ impl Drop for Recording {
 
 fn sanitized(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=71").env("UBSAN_OPTIONS", "print_stacktrace=1");
+    command
+        .env("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=71")
+        .env("UBSAN_OPTIONS", "print_stacktrace=1");
     command
 }
 
@@ -110,7 +112,12 @@ fn a_share_under_valgrind() {
     let recording = Recording::new("valgrind");
     let valgrind = |program: &Path| {
         let mut command = Command::new("valgrind");
-        command.args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=72"]);
+        command.args([
+            "--quiet",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite,indirect",
+            "--error-exitcode=72",
+        ]);
         command.args(["--fair-sched=yes", "--num-callers=30"]).arg(program);
         command
     };

@@ -46,8 +46,21 @@ const INITIALISERS: [(&str, &str); 9] = [
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
 const TYPEDEFS: [&str; 15] = [
-    "camera", "frame", "device_list", "holder_list", "format_list", "control_list", "cancel", "open_options",
-    "stream_options", "frame_data", "plane", "device_info", "holder", "format_info", "control_info",
+    "camera",
+    "frame",
+    "device_list",
+    "holder_list",
+    "format_list",
+    "control_list",
+    "cancel",
+    "open_options",
+    "stream_options",
+    "frame_data",
+    "plane",
+    "device_info",
+    "holder",
+    "format_info",
+    "control_info",
 ];
 
 /// What cbindgen cannot derive from the code.

@@ -73,8 +73,11 @@ impl Drop for Neighbour {
 fn refused_because_of(uri: &str, pid: i32, program: &str, activity: Activity) {
     let mut told: Option<(String, Holders)> = None;
     let mut on_wait = |message: &str, holders: &Holders| drop(told.get_or_insert((message.into(), holders.clone())));
-    let options =
-        OpenOptions { timeout: Some(Duration::from_millis(300)), on_wait: Some(&mut on_wait), ..OpenOptions::default() };
+    let options = OpenOptions {
+        timeout: Some(Duration::from_millis(300)),
+        on_wait: Some(&mut on_wait),
+        ..OpenOptions::default()
+    };
     let begun = Instant::now();
     let error = Camera::open(uri, options).err().expect("it is busy");
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
@@ -261,7 +264,8 @@ fn nobody_takes_the_camera_while_its_format_changes() {
 fn usb() -> String {
     use std::sync::OnceLock;
     static WEBCAM: OnceLock<Webcam> = OnceLock::new();
-    WEBCAM.get_or_init(|| Webcam::plug(WebcamOptions { serial: "BUSY1".into(), ..WebcamOptions::default() }))
+    WEBCAM
+        .get_or_init(|| Webcam::plug(WebcamOptions { serial: "BUSY1".into(), ..WebcamOptions::default() }))
         .node()
         .display()
         .to_string()
@@ -320,8 +324,7 @@ fn a_camera_that_is_not_there_yet_is_waited_for() {
     assert_eq!(open(&node, Duration::ZERO).err().unwrap().kind(), Kind::NotFound);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
-            let options =
-                OpenOptions { timeout: Some(PATIENCE), wait_for_device: true, ..OpenOptions::default() };
+            let options = OpenOptions { timeout: Some(PATIENCE), wait_for_device: true, ..OpenOptions::default() };
             Camera::open(&node, options).map(|camera| camera.identity().serial.clone())
         });
         std::thread::sleep(Duration::from_millis(100));

@@ -205,7 +205,10 @@ fn slowest(driver: Driver, state: &str, ending: &str, took: Duration) {
     if took > *slowest {
         *slowest = took;
         let bound = FREE_WITHIN.as_millis();
-        eprintln!("slowest on {name}: {state}, {ending}: {} ms until 3 foreign frames (bound {bound} ms)", took.as_millis());
+        eprintln!(
+            "slowest on {name}: {state}, {ending}: {} ms until 3 foreign frames (bound {bound} ms)",
+            took.as_millis()
+        );
     }
 }
 

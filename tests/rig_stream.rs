@@ -51,7 +51,9 @@ fn formats_are_listed_chosen_and_read_back() {
     for fourcc in ["YUYV", "NV12", "RGB3", "GREY"] {
         assert!(formats.iter().any(|format| format.fourcc == code(fourcc)), "{fourcc}");
     }
-    for (fourcc, stride, bytes) in [("YUYV", 1280, 640 * 360 * 2), ("NV12", 640, 640 * 360 * 3 / 2), ("GREY", 640, 640 * 360)] {
+    for (fourcc, stride, bytes) in
+        [("YUYV", 1280, 640 * 360 * 2), ("NV12", 640, 640 * 360 * 3 / 2), ("GREY", 640, 640 * 360)]
+    {
         let given = camera.start(&request(fourcc, 640, 360)).unwrap();
         assert_eq!((given.fourcc, given.width, given.height), (code(fourcc), 640, 360));
         assert_eq!(given.planes, [(stride, bytes)], "{fourcc}");
@@ -285,7 +287,10 @@ fn a_usb_camera_in_both_formats_with_true_pictures() {
         assert_eq!(given.fourcc, code("MJPG"));
         let frame = camera.next_frame(PATIENCE).unwrap();
         let bytes = frame.data(0);
-        assert!(bytes.starts_with(&[0xff, 0xd8]) && bytes.ends_with(&[0xff, 0xd9]), "a JPEG from its first byte to its last");
+        assert!(
+            bytes.starts_with(&[0xff, 0xd8]) && bytes.ends_with(&[0xff, 0xd9]),
+            "a JPEG from its first byte to its last"
+        );
         assert!(!frame.is_corrupt());
     }
 }

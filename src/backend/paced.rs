@@ -162,7 +162,15 @@ impl Stream for Paced {
             Ok(Painted { used, corrupt }) => {
                 let mut planes = [0; PLANES_MOST];
                 planes[0] = used;
-                Ok(Some(Filled { index, buffer, offset: [0; PLANES_MOST], used: planes, sequence, timestamp_ns, corrupt }))
+                Ok(Some(Filled {
+                    index,
+                    buffer,
+                    offset: [0; PLANES_MOST],
+                    used: planes,
+                    sequence,
+                    timestamp_ns,
+                    corrupt,
+                }))
             }
             Err(error) => {
                 // The same error again at the next call: the stream has ended, and pollers see it.

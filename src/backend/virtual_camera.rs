@@ -65,7 +65,9 @@ impl Virtual {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         if name.len() > policy::VIRTUAL_NAME_MOST || !name.bytes().all(allowed) {
             let most = policy::VIRTUAL_NAME_MOST;
-            return Err(options.invalid(format!("a name has up to {most} letters, digits, dots, dashes and underscores")));
+            return Err(
+                options.invalid(format!("a name has up to {most} letters, digits, dots, dashes and underscores"))
+            );
         }
         let side = u64::from(SIDE_LEAST)..=u64::from(policy::SIDE_MOST);
         let fourcc = options.fourcc("fourcc", YUYV)?;
@@ -272,8 +274,10 @@ impl Device for Held {
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {
         let or = |asked: u32, own: u32| if asked == 0 { own } else { asked.clamp(SIDE_LEAST, policy::SIDE_MOST) };
         let fourcc = if request.fourcc.0 == 0 { self.camera.fourcc } else { request.fourcc };
-        let (width, height) = even(fourcc, or(request.width, self.camera.width), or(request.height, self.camera.height));
-        let Some((stride, bytes)) = FORMATS.iter().find(|known| known.0 == fourcc).and(layout(fourcc, width, height)) else {
+        let (width, height) =
+            even(fourcc, or(request.width, self.camera.width), or(request.height, self.camera.height));
+        let Some((stride, bytes)) = FORMATS.iter().find(|known| known.0 == fourcc).and(layout(fourcc, width, height))
+        else {
             let uri = &self.identity.uri;
             return Err(Error::new(Kind::Unsupported, format!("{uri}: {fourcc} cannot be made; {}", offered())));
         };
@@ -309,7 +313,9 @@ impl Held {
     fn known(&self, id: u32) -> Result<()> {
         match id {
             BRIGHTNESS => Ok(()),
-            _ => Err(Error::new(Kind::InvalidArgument, format!("{}: there is no control 0x{id:08x}", self.identity.uri))),
+            _ => {
+                Err(Error::new(Kind::InvalidArgument, format!("{}: there is no control 0x{id:08x}", self.identity.uri)))
+            }
         }
     }
 }
@@ -342,8 +348,11 @@ impl Picture for TestPicture {
             let mut unplugged = UNPLUGGED.lock().unwrap_or_else(|e| e.into_inner());
             unplugged.entry(self.camera.name.clone()).or_insert_with(|| Instant::now() + self.camera.away);
             let uri = &self.camera.uri;
-            return Err(Error::new(Kind::Disconnected, format!("{uri}: the camera was unplugged (on order, by unplug=N)"))
-                .hint("close it and open it again when it is back"));
+            return Err(Error::new(
+                Kind::Disconnected,
+                format!("{uri}: the camera was unplugged (on order, by unplug=N)"),
+            )
+            .hint("close it and open it again when it is back"));
         }
         let brightness = self.brightness.load(Ordering::Relaxed);
         if self.template_brightness != brightness {

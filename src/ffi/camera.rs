@@ -226,13 +226,17 @@ fn open(uri: &str, options: Option<camlease_open_options>) -> Result<Opened> {
     match options.on_busy {
         CAMLEASE_ON_BUSY_WAIT => {}
         CAMLEASE_ON_BUSY_ASK | CAMLEASE_ON_BUSY_EVICT => {
-            let message = format!("{uri}: this version neither asks nor evicts a holder (on_busy = {})", options.on_busy);
+            let message =
+                format!("{uri}: this version neither asks nor evicts a holder (on_busy = {})", options.on_busy);
             return Err(Error::new(Kind::Unsupported, message).hint("use CAMLEASE_ON_BUSY_WAIT"));
         }
         other => return Err(Error::new(Kind::InvalidArgument, format!("{uri}: there is no on_busy {other}"))),
     }
     if options.flags & !CAMLEASE_OPEN_WAIT_FOR_DEVICE != 0 {
-        return Err(Error::new(Kind::InvalidArgument, format!("{uri}: flags 0x{:x} has one that is not known", options.flags)));
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            format!("{uri}: flags 0x{:x} has one that is not known", options.flags),
+        ));
     }
     // SAFETY: see the conventions.
     let name = if options.name.is_null() { "" } else { unsafe { text(options.name, "name") }? };

@@ -180,7 +180,10 @@ pub unsafe extern "C" fn camlease_control_list_menu(
         let control = entry(&list, index)?;
         let (item_value, item_name) = control.menu.get(item).ok_or_else(|| {
             let words = &control.control.name;
-            Error::new(Kind::InvalidArgument, format!("control \"{words}\" has {} menu entries, not {item}", control.menu.len()))
+            Error::new(
+                Kind::InvalidArgument,
+                format!("control \"{words}\" has {} menu entries, not {item}", control.menu.len()),
+            )
         })?;
         value.write(*item_value);
         name.write(item_name.as_ptr());

@@ -73,7 +73,9 @@ pub unsafe extern "C" fn camlease_format_list_new(
         // SAFETY: see the conventions.
         let out = unsafe { handle_place(out) }?;
         let formats = CAMERAS.get(camera)?.camera.formats()?;
-        *out = LISTS.add(formats.into_iter().map(|format| (c_text(&format.description), format)).map(|(d, f)| (f, d)).collect())?;
+        *out = LISTS.add(
+            formats.into_iter().map(|format| (c_text(&format.description), format)).map(|(d, f)| (f, d)).collect(),
+        )?;
         Ok(())
     })
 }

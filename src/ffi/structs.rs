@@ -63,8 +63,11 @@ unsafe fn check_size<T: Extensible>(at: *const T) -> Result<usize> {
     for offset in size_of::<T>()..size {
         // SAFETY: within the caller's struct.
         if unsafe { at.cast::<u8>().add(offset).read() } != 0 {
-            return Err(Error::new(Kind::InvalidArgument, format!("{name} has a member that this version does not know"))
-                .hint("the program was built for a later version of the library"));
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                format!("{name} has a member that this version does not know"),
+            )
+            .hint("the program was built for a later version of the library"));
         }
     }
     Ok(size)

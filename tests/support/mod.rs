@@ -84,3 +84,40 @@ pub fn number(variable: &str, default: u64) -> u64 {
         Err(_) => default,
     }
 }
+
+/// What `cycles.c` says of a process: its descriptors, threads and mappings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Figures {
+    descriptors: u64,
+    threads: u64,
+    mappings: u64,
+}
+
+/// Kilobytes by which a process may grow however many cycles there are: the allocator's own unrest, and with the pages of
+/// files those of the library that are run for the first time.
+const ANONYMOUS_GROWTH: u64 = 256;
+const RESIDENT_GROWTH: u64 = 4096;
+
+/// Runs so many open-start-frame-close cycles on a camera in a program of its own, prints its first and last figures, and
+/// panics where something grew.
+#[track_caller]
+pub fn cycles_leave_nothing(uri: &str, cycles: u64) {
+    let output = run(Command::new(c_program("cycles.c", &[])).arg(uri).arg(cycles.to_string()));
+    println!("{uri}\n{output}");
+    let number = |when: &str, name: &str| -> u64 {
+        let line = output.lines().find_map(|line| line.strip_prefix(when));
+        let word =
+            line.and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')));
+        word.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name} in {when}: {output}"))
+    };
+    let figures = |when: &str| Figures {
+        descriptors: number(when, "descriptors"),
+        threads: number(when, "threads"),
+        mappings: number(when, "mappings"),
+    };
+    assert_eq!(figures("last"), figures("first"), "{uri}: something was left behind: {output}");
+    for (name, bound) in [("anonymous", ANONYMOUS_GROWTH), ("resident", RESIDENT_GROWTH)] {
+        let (first, last) = (number("first", name), number("last", name));
+        assert!(last <= first + bound, "{uri}: {name} memory grew from {first} to {last} kB");
+    }
+}

@@ -17,7 +17,8 @@ pub struct Bytes {
 
 impl Bytes {
     pub fn open(path: &Path) -> Result<Bytes> {
-        let file = Fd::open(path, libc::O_RDONLY).map_err(|e| Error::system(format!("opening {}", path.display()), e))?;
+        let file =
+            Fd::open(path, libc::O_RDONLY).map_err(|e| Error::system(format!("opening {}", path.display()), e))?;
         Ok(Bytes { file: Arc::new(file), path: path.into() })
     }
 

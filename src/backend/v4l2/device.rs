@@ -74,12 +74,17 @@ impl Held {
     }
 
     fn not_offered(&self, wanted: FourCc, given: &PixelFormat) -> Error {
-        let mut offered: Vec<String> =
-            (0..LIST_MOST).map_while(|index| self.node.enumerate_format(index)).map(|f| FourCc(f.pixelformat).to_string()).collect();
+        let mut offered: Vec<String> = (0..LIST_MOST)
+            .map_while(|index| self.node.enumerate_format(index))
+            .map(|f| FourCc(f.pixelformat).to_string())
+            .collect();
         offered.dedup();
         let uri = &self.identity.uri;
-        Error::new(Kind::Unsupported, format!("{uri}: the camera does not offer {wanted} and gave {} instead", given.fourcc()))
-            .hint(format!("it offers {}", offered.join(", ")))
+        Error::new(
+            Kind::Unsupported,
+            format!("{uri}: the camera does not offer {wanted} and gave {} instead", given.fourcc()),
+        )
+        .hint(format!("it offers {}", offered.join(", ")))
     }
 
     /// A full USB bus: which of the camera's own modes need less.
@@ -98,7 +103,14 @@ impl Held {
             .collect();
         smaller.sort_by(|a, b| b.0.total_cmp(&a.0));
         smaller.dedup_by(|a, b| a.1 == b.1);
-        let tried = format!("{} {}x{} at {} needs {:.1} MB/s", format.fourcc, format.width, format.height, format.rate, needed / 1e6);
+        let tried = format!(
+            "{} {}x{} at {} needs {:.1} MB/s",
+            format.fourcc,
+            format.width,
+            format.height,
+            format.rate,
+            needed / 1e6
+        );
         let proposals: Vec<String> = smaller.into_iter().take(4).map(|(_, text)| text).collect();
         match proposals.is_empty() {
             true => error.hint(format!("{tried}; give the camera a USB controller of its own")),

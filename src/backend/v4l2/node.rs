@@ -126,8 +126,7 @@ impl OpenNode {
         if caps & V4L2_CAP_STREAMING == 0 {
             return Err(not_a_camera(path, "its driver cannot stream"));
         }
-        let capability =
-            Capability { driver: text(&raw.driver), card: text(&raw.card), bus: text(&raw.bus_info) };
+        let capability = Capability { driver: text(&raw.driver), card: text(&raw.card), bus: text(&raw.bus_info) };
         Ok(OpenNode { fd, path: path.to_owned(), capability, buffer_type })
     }
 
@@ -365,7 +364,10 @@ impl OpenNode {
             // A bit mask uses all 32 bits: what fits either way is meant.
             let narrow = i32::try_from(value).or_else(|_| u32::try_from(value).map(|bits| bits as i32));
             raw.__bindgen_anon_1.value = narrow.map_err(|_| {
-                Error::new(Kind::InvalidArgument, format!("{}: {value} does not fit control 0x{id:08x}", self.path.display()))
+                Error::new(
+                    Kind::InvalidArgument,
+                    format!("{}: {value} does not fit control 0x{id:08x}", self.path.display()),
+                )
             })?;
         }
         self.exchange_control(vidioc::VIDIOC_S_EXT_CTRLS, &mut raw).map_err(|e| self.failed(Request::SetControl, e))
@@ -387,7 +389,9 @@ impl OpenNode {
 impl PixelFormat {
     pub fn fourcc(&self) -> FourCc {
         // SAFETY: multi_planar says which member the kernel filled; all bits are valid in both.
-        FourCc(unsafe { if self.multi_planar { self.raw.fmt.pix_mp.pixelformat } else { self.raw.fmt.pix.pixelformat } })
+        FourCc(unsafe {
+            if self.multi_planar { self.raw.fmt.pix_mp.pixelformat } else { self.raw.fmt.pix.pixelformat }
+        })
     }
 
     pub fn size(&self) -> (u32, u32) {
@@ -493,10 +497,14 @@ fn failed(path: &Path, request: Request, cause: std::io::Error) -> Error {
     };
     match (request, errno) {
         (Request::Open, libc::EACCES | libc::EPERM) => error.hint(permission_hint(path)),
-        (Request::Open, libc::ENOENT) => error.hint("is the camera plugged in? camlease_device_list_new lists what is there"),
+        (Request::Open, libc::ENOENT) => {
+            error.hint("is the camera plugged in? camlease_device_list_new lists what is there")
+        }
         (_, libc::ENODEV) => error.hint("plug it in again and reopen it"),
         (Request::Dequeue, libc::EIO | libc::EPIPE) => error.hint("stop the stream and start it again"),
-        (_, libc::EPROTO | libc::EPIPE) => error.hint("try another cable or port, without a hub; then replug the camera"),
+        (_, libc::EPROTO | libc::EPIPE) => {
+            error.hint("try another cable or port, without a hub; then replug the camera")
+        }
         (Request::RequestBuffers, libc::ENOMEM) => error.hint("ask for fewer buffers or a smaller size"),
         (Request::SetControl, libc::EBUSY) => error.hint("another setting or the running stream has taken it over"),
         (_, libc::EMFILE) => error.hint("close some, or raise the limit (ulimit -n)"),
@@ -512,9 +520,9 @@ fn permission_hint(path: &Path) -> String {
         readable_by_group.then(|| group_name(node.gid())).flatten()
     });
     match group {
-        Some(group) => format!(
-            "its group is \"{group}\": join it with \"sudo usermod -aG {group} $USER\" and log in again"
-        ),
+        Some(group) => {
+            format!("its group is \"{group}\": join it with \"sudo usermod -aG {group} $USER\" and log in again")
+        }
         None => "no group may use it: a udev rule such as SUBSYSTEM==\"video4linux\", GROUP=\"video\", MODE=\"0660\" \
                  gives it to the group \"video\""
             .to_owned(),
@@ -535,7 +543,8 @@ mod tests {
 
     #[test]
     fn an_errno_means_what_the_request_makes_of_it() {
-        let kind = |request, errno| failed(Path::new("/dev/video9"), request, std::io::Error::from_raw_os_error(errno)).kind();
+        let kind =
+            |request, errno| failed(Path::new("/dev/video9"), request, std::io::Error::from_raw_os_error(errno)).kind();
         for (request, errno, expected) in [
             (Request::Open, libc::ENOENT, Kind::NotFound),
             (Request::Open, libc::EACCES, Kind::Permission),
@@ -560,7 +569,8 @@ mod tests {
 
     #[test]
     fn a_message_names_the_node_the_reason_and_the_next_step() {
-        let error = failed(Path::new("/dev/video9"), Request::StreamOn, std::io::Error::from_raw_os_error(libc::EPROTO));
+        let error =
+            failed(Path::new("/dev/video9"), Request::StreamOn, std::io::Error::from_raw_os_error(libc::EPROTO));
         assert_eq!(
             error.message(),
             "/dev/video9: starting the stream (VIDIOC_STREAMON): EPROTO, the USB transfer broke (cable, hub or power); \

@@ -30,7 +30,12 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    pub fn new(node: Arc<OpenNode>, format: StreamFormat, buffers: Vec<Arc<Buffer>>, drop_policy: DropPolicy) -> Mapped {
+    pub fn new(
+        node: Arc<OpenNode>,
+        format: StreamFormat,
+        buffers: Vec<Arc<Buffer>>,
+        drop_policy: DropPolicy,
+    ) -> Mapped {
         let whole = match format.planes.len() {
             1 => layout(format.fourcc, format.width, format.height).map_or(0, |(_, bytes)| bytes),
             _ => 0,
@@ -39,7 +44,17 @@ impl Mapped {
             true => format.rate.ns_of(policy::STALE_INTERVALS),
             false => policy::STALE_NS,
         };
-        Mapped { node, format, buffers, policy: drop_policy, whole, sequence: 0, queued: 0, stale_ns, skipped_stale: false }
+        Mapped {
+            node,
+            format,
+            buffers,
+            policy: drop_policy,
+            whole,
+            sequence: 0,
+            queued: 0,
+            stale_ns,
+            skipped_stale: false,
+        }
     }
 
     fn filled(&mut self, full: Dequeued) -> Filled {

@@ -1,0 +1,108 @@
+//! The end of a process or of the library in it, where no real driver is needed: bounded when a driver hangs, once,
+//! and in any order with the host's own handlers.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs `tests/c/ends.c` with a driver that hangs in close.
+fn hanging(arguments: &[&str]) -> Command {
+    let mut command = Command::new(support::c_program("ends.c", &[]));
+    command.env("LD_PRELOAD", support::c_program("hang.c", &["-shared", "-fPIC"])).args(arguments);
+    command
+}
+
+/// How long the program took, and what it printed.
+#[track_caller]
+fn timed(command: &mut Command) -> (Duration, String) {
+    let begun = Instant::now();
+    let output = support::run(command);
+    (begun.elapsed(), output)
+}
+
+#[test]
+fn exit_is_bounded_when_a_driver_hangs() {
+    let (took, _) = timed(&mut hanging(&["exit", "virtual:end-exit", "400"]));
+    assert!((400..2500).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn the_bound_is_three_seconds_for_all_cameras_unless_it_is_set() {
+    let (took, _) = timed(&mut hanging(&["exit", "virtual:end-default", "0", "virtual:end-default-2"]));
+    assert!((3000..5000).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn shutdown_says_that_a_driver_hangs() {
+    let (took, output) = timed(&mut hanging(&["shutdown", "virtual:end-shutdown", "300"]));
+    assert!(output.contains("shutdown CAMLEASE_TIMEOUT"), "{output}");
+    assert!(output.contains("virtual:end-shutdown: its driver hangs"), "the log names the camera: {output}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn unloading_is_bounded_and_the_hanging_thread_survives_it() {
+    let (took, output) = timed(&mut hanging(&["dlclose", "virtual:end-dlclose", "300"]));
+    assert!(output.contains("unloaded"), "{output}");
+    assert!((300..2500).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn calls_in_the_hosts_own_exit_handlers_are_answered() {
+    let mut command = Command::new(support::c_program("ends.c", &[]));
+    let output = support::run(command.args(["handlers", "virtual:end-handlers", "0"]));
+    // The handler that the host registered last runs first, before the library's: all still works there.
+    assert!(output.contains("late handler: next_frame CAMLEASE_OK"), "{output}");
+    // The one that it registered first runs last: the library is shut down, and frames are still readable.
+    assert!(output.contains("early handler: next_frame CAMLEASE_SHUT_DOWN"), "{output}");
+    assert!(output.contains("early handler: open CAMLEASE_SHUT_DOWN"), "{output}");
+    assert!(output.contains("early handler: frame CAMLEASE_OK readable"), "{output}");
+    assert!(output.contains("early handler: close CAMLEASE_OK"), "{output}");
+}
+
+#[test]
+fn shutdown_twice_and_then_exit() {
+    let mut command = Command::new(support::c_program("ends.c", &[]));
+    let output = support::run(command.args(["twice", "virtual:end-twice", "0"]));
+    assert!(output.contains("shutdown CAMLEASE_OK, shutdown CAMLEASE_OK, open CAMLEASE_SHUT_DOWN"), "{output}");
+}
+
+#[test]
+fn a_camera_held_by_a_killed_process_is_got_at_once() {
+    let start = |uri: &str| -> Child {
+        let mut holder = Command::new(support::c_program("holder.c", &[]))
+            .arg(support::library())
+            .args([uri, "started", "signal"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        holder
+    };
+    let uri = "virtual:end-killed";
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let mut holder = start(uri);
+        std::thread::scope(|scope| {
+            let (waits, waiting) = std::sync::mpsc::channel();
+            let waiter = scope.spawn(move || {
+                let mut told = |_: &str, holders: &camlease::Holders| drop(waits.send(holders.list[0].pid));
+                let options = camlease::OpenOptions { on_wait: Some(&mut told), ..Default::default() };
+                camlease::Camera::open(uri, options).map(|_| Instant::now())
+            });
+            assert_eq!(waiting.recv().unwrap(), holder.id() as i32, "told who has it");
+            let killed = Instant::now();
+            holder.kill().unwrap();
+            slowest = slowest.max(waiter.join().unwrap().unwrap() - killed);
+        });
+        holder.wait().unwrap();
+    }
+    writeln!(std::io::stdout(), "slowest of 20: {} us from SIGKILL to the camera", slowest.as_micros()).unwrap();
+    // It waits by notice, and does not sleep: a poll alone would be up to 50 ms late, many times in 20.
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
