@@ -13,6 +13,9 @@ use crate::kernel::{Event, Inotify, poll, readable};
 use crate::policy;
 use crate::slab::{Slab, Token};
 
+/// Told who holds a camera when a wait for it begins, and again when that changes: in words, and as a list.
+pub type OnWait<'a> = &'a mut dyn FnMut(&str, &Holders);
+
 /// How an open waits.
 pub struct Wait<'a> {
     /// `None` waits without end; zero tries once.
@@ -21,8 +24,7 @@ pub struct Wait<'a> {
     pub for_device: bool,
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
-    /// Told who holds the camera when the wait begins, and again when that changes.
-    pub on_wait: Option<&'a mut dyn FnMut(&str, &Holders)>,
+    pub on_wait: Option<OnWait<'a>>,
 }
 
 /// A camera that was got, and what it took.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
-use crate::acquire::{self, Wait, acquire};
+use crate::acquire::{self, OnWait, Wait, acquire};
 use crate::backend::{self, Device, Filled, Identity, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
@@ -28,7 +28,7 @@ pub struct OpenOptions<'a> {
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     /// Told who holds the camera when a wait begins, and again when that changes.
-    pub on_wait: Option<&'a mut dyn FnMut(&str, &Holders)>,
+    pub on_wait: Option<OnWait<'a>>,
     /// What this holder calls itself.
     pub name: String,
 }

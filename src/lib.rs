@@ -20,6 +20,7 @@ mod policy;
 mod slab;
 mod uri;
 
+pub use acquire::OnWait;
 pub use backend::{Found, Identity, State, list};
 pub use camera::{Camera, OpenOptions, Stats, holders, shut_down};
 pub use error::{Error, Kind, Result};

@@ -91,7 +91,7 @@ fn a_camera_held_by_a_killed_process_is_got_at_once() {
         std::thread::scope(|scope| {
             let (waits, waiting) = std::sync::mpsc::channel();
             let waiter = scope.spawn(move || {
-                let mut told = |_: &str, holders: &camlease::Holders| drop(waits.send(holders.list[0].pid));
+                let mut told = |_: &str, holders: &camlease::Holders| waits.send(holders.list[0].pid).unwrap();
                 let options = camlease::OpenOptions { on_wait: Some(&mut told), ..Default::default() };
                 camlease::Camera::open(uri, options).map(|_| Instant::now())
             });

@@ -72,7 +72,9 @@ impl Drop for Neighbour {
 #[track_caller]
 fn refused_because_of(uri: &str, pid: i32, program: &str, activity: Activity) {
     let mut told: Option<(String, Holders)> = None;
-    let mut on_wait = |message: &str, holders: &Holders| drop(told.get_or_insert((message.into(), holders.clone())));
+    let mut on_wait = |message: &str, holders: &Holders| {
+        told.get_or_insert((message.into(), holders.clone()));
+    };
     let options = OpenOptions {
         timeout: Some(Duration::from_millis(300)),
         on_wait: Some(&mut on_wait),

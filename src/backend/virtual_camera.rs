@@ -364,7 +364,7 @@ impl Picture for TestPicture {
         self.mark(sequence, into);
         into[..8].copy_from_slice(&sequence.to_le_bytes());
         into[8..16].copy_from_slice(&timestamp_ns.to_le_bytes());
-        let corrupt = self.camera.corrupt.is_some_and(|every| (sequence + 1) % every == 0);
+        let corrupt = self.camera.corrupt.is_some_and(|every| (sequence + 1).is_multiple_of(every));
         Ok(Painted { used: into.len(), corrupt })
     }
 }

@@ -31,7 +31,7 @@ impl Held {
     fn set_up(&self, request: &StreamRequest) -> Result<Mapped> {
         let node = &self.node;
         // The claim's buffers have the old format, and a driver changes none while there are buffers.
-        node.request_buffers(0).map_err(|e| node.failed(Request::RequestBuffers, e))?;
+        node.request_buffers(0).map_err(|e| node.failed(Request::Allocate, e))?;
         let mut pixels = node.format()?;
         if request.fourcc.0 != 0 || request.width != 0 || request.height != 0 {
             pixels.ask(request.fourcc, request.width, request.height);
@@ -46,7 +46,7 @@ impl Held {
         let planes = pixels.planes();
         let frame_bytes = planes.iter().map(|plane| plane.1 as u64).sum();
         let wanted = buffers_within(request, frame_bytes)?;
-        let count = node.request_buffers(wanted).map_err(|e| node.failed(Request::RequestBuffers, e))?;
+        let count = node.request_buffers(wanted).map_err(|e| node.failed(Request::Allocate, e))?;
         if request.max_bytes != 0 && u64::from(count) * frame_bytes > request.max_bytes {
             let message = format!("the driver insists on {count} buffers of {frame_bytes} bytes");
             return Err(Error::new(Kind::Budget, format!("{}: {message}", self.identity.uri))

@@ -53,7 +53,7 @@ pub enum Request {
     GetFormat,
     SetFormat,
     SetRate,
-    RequestBuffers,
+    Allocate,
     MapBuffer,
     Queue,
     Dequeue,
@@ -72,7 +72,7 @@ impl Request {
             Request::GetFormat => "reading its format (VIDIOC_G_FMT)",
             Request::SetFormat => "setting its format (VIDIOC_S_FMT)",
             Request::SetRate => "setting its frame rate (VIDIOC_S_PARM)",
-            Request::RequestBuffers => "allocating its buffers (VIDIOC_REQBUFS)",
+            Request::Allocate => "allocating its buffers (VIDIOC_REQBUFS)",
             Request::MapBuffer => "mapping its buffers (VIDIOC_QUERYBUF, mmap)",
             Request::Queue => "queueing a buffer (VIDIOC_QBUF)",
             Request::Dequeue => "taking a frame (VIDIOC_DQBUF)",
@@ -94,7 +94,7 @@ impl Request {
             (Request::SetControl | Request::GetControl, libc::EACCES) => Some(Kind::Unsupported),
             // Another setting has it (auto exposure, say), or the sensor streams.
             (Request::SetControl, libc::EBUSY) => Some(Kind::WrongState),
-            (Request::Claim | Request::RequestBuffers, libc::EINVAL) => Some(Kind::Io),
+            (Request::Claim | Request::Allocate, libc::EINVAL) => Some(Kind::Io),
             // The driver's queue broke; only a new stream helps.
             (Request::Dequeue, libc::EPIPE) => Some(Kind::Io),
             _ => None,
@@ -340,12 +340,14 @@ impl OpenNode {
         raw.id = id;
         raw.index = index;
         request(&self.fd, vidioc::VIDIOC_QUERYMENU, &mut raw).ok()?;
-        // SAFETY: the control's kind says which member the driver filled; both are plain bytes. The
-        // struct is packed, so its members are copied out.
         Some(if integers {
-            unsafe { raw.__bindgen_anon_1.value }.to_string()
+            // SAFETY: the control's kind says which member the driver filled. The struct is packed: copied out.
+            let value = unsafe { raw.__bindgen_anon_1.value };
+            value.to_string()
         } else {
-            text(&unsafe { raw.__bindgen_anon_1.name })
+            // SAFETY: as above.
+            let name = unsafe { raw.__bindgen_anon_1.name };
+            text(&name)
         })
     }
 
@@ -505,7 +507,7 @@ fn failed(path: &Path, request: Request, cause: std::io::Error) -> Error {
         (_, libc::EPROTO | libc::EPIPE) => {
             error.hint("try another cable or port, without a hub; then replug the camera")
         }
-        (Request::RequestBuffers, libc::ENOMEM) => error.hint("ask for fewer buffers or a smaller size"),
+        (Request::Allocate, libc::ENOMEM) => error.hint("ask for fewer buffers or a smaller size"),
         (Request::SetControl, libc::EBUSY) => error.hint("another setting or the running stream has taken it over"),
         (_, libc::EMFILE) => error.hint("close some, or raise the limit (ulimit -n)"),
         _ => error,
@@ -556,7 +558,7 @@ mod tests {
             (Request::SetFormat, libc::EINVAL, Kind::InvalidArgument),
             (Request::Claim, libc::EINVAL, Kind::Io),
             (Request::Claim, libc::EBUSY, Kind::Busy),
-            (Request::RequestBuffers, libc::ENOMEM, Kind::Budget),
+            (Request::Allocate, libc::ENOMEM, Kind::Budget),
             (Request::SetControl, libc::ERANGE, Kind::InvalidArgument),
             (Request::SetControl, libc::EACCES, Kind::Unsupported),
             (Request::SetControl, libc::ETIMEDOUT, Kind::Timeout),
