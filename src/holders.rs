@@ -31,6 +31,8 @@ pub struct Holder {
     pub name: String,
     /// The node that it has, where that is not the one that was asked for.
     pub other_node: Option<PathBuf>,
+    /// It has a lock on that node: libcamera and those who use it own a camera by locking its media controller.
+    pub locks_other_node: bool,
 }
 
 /// The holders of one camera, and whether there may be more.
@@ -158,6 +160,7 @@ fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: u
         _ => None,
     };
     let command = process.cmdline().ok().map(|words| words.join(" ")).filter(|line| !line.trim().is_empty());
+    let locks_other_node = other_node.as_deref().is_some_and(|node| locks(process, node));
     holders.list.push(Holder {
         pid: process.pid(),
         uid: process.status().map(|status| status.euid).unwrap_or(u32::MAX),
@@ -166,7 +169,14 @@ fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: u
         command: printable(&command.unwrap_or(stat.comm)),
         name: String::new(),
         other_node,
+        locks_other_node,
     });
+}
+
+fn locks(process: &Process, node: &Path) -> bool {
+    let Ok(inode) = fs::metadata(node).map(|file| file.ino()) else { return false };
+    let locks = procfs::locks().unwrap_or_default();
+    locks.iter().any(|lock| lock.inode == inode && lock.pid == Some(process.pid()))
 }
 
 /// Another process chooses its command line: what would steer a terminal is taken out.
@@ -193,7 +203,10 @@ impl fmt::Display for Holder {
         match (self.activity, &self.other_node) {
             (Activity::Streaming, None) => f.write_str("streaming)"),
             (Activity::Open, None) => f.write_str("has it open)"),
-            (_, Some(node)) => write!(f, "has the same camera's {} open)", node.display()),
+            (_, Some(node)) => {
+                let what = if self.locks_other_node { "locked" } else { "open" };
+                write!(f, "has the same camera's {} {what})", node.display())
+            }
         }
     }
 }
@@ -251,6 +264,7 @@ mod tests {
             command: "/usr/bin/v4l2-ctl --stream-mmap".into(),
             name: String::new(),
             other_node: None,
+            locks_other_node: false,
         }
     }
 

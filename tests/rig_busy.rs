@@ -316,6 +316,23 @@ fn a_usb_camera_by_id_by_ids_and_behind_its_metadata_node() {
 }
 
 #[test]
+fn a_locked_media_controller_is_told() {
+    let _alone = alone();
+    require_guest();
+    let uri = vivid();
+    let device = format!("/sys/class/video4linux/{}/device", uri.strip_prefix("/dev/").unwrap());
+    let media = std::fs::read_dir(device).unwrap().flatten().find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.starts_with("media").then(|| format!("/dev/{name}"))
+    });
+    let media = media.expect("vivid has a media controller");
+    let neighbour = Neighbour::start(&media, "lock");
+    let holders = camlease::holders(&uri).unwrap();
+    assert_eq!((holders.list.len(), holders.list[0].pid), (1, neighbour.pid), "{holders}");
+    assert!(holders.to_string().contains(&format!("has the same camera's {media} locked")), "{holders}");
+}
+
+#[test]
 fn a_camera_that_is_not_there_yet_is_waited_for() {
     let _alone = alone();
     require_guest();

@@ -4,6 +4,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use camlease::{Camera, ControlKind, DropPolicy, FourCc, Kind, OpenOptions, Rate, StreamRequest};
@@ -369,4 +370,29 @@ fn a_slow_control_does_not_hold_frames_up() {
     });
     webcam.order("delay-controls 0");
     drop(camera.next_frame(PATIENCE).unwrap());
+}
+
+#[test]
+fn a_spawned_program_inherits_nothing_and_disturbs_nothing() {
+    let _alone = alone();
+    let node = vivid(false);
+    let camera = open(&node);
+    camera.start(&StreamRequest { drop_policy: DropPolicy::Newest, ..request("YUYV", 640, 360) }).unwrap();
+    let frame = camera.next_frame(PATIENCE).unwrap();
+    let copy = frame.data(0).to_vec();
+    // posix_spawn: the child shares the parent's memory until it execs, and no fork handler runs.
+    let mut children: Vec<_> = (0..5).map(|_| Command::new("sleep").arg("30").spawn().unwrap()).collect();
+    for child in &children {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten();
+        let targets: Vec<_> = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+        assert!(!targets.contains(&node), "{targets:?}");
+    }
+    (0..5).for_each(|_| drop(camera.next_frame(PATIENCE).unwrap()));
+    assert_eq!(frame.data(0), copy);
+    drop(camera);
+    assert_eq!(v4l2_ctl_streams(&node, 2), Ok(()));
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

@@ -2,6 +2,7 @@
  *
  * neighbour NODE WHAT
  *   open     merely has the node open
+ *   lock     has it open and locked, as libcamera has a media controller
  *   stream   streams; on a line on stdin it lets go by STREAMOFF and REQBUFS(0), which gives no notice, and stays
  *   inherit  streams, forks a child that inherits descriptor and mappings, and exits: the child keeps the camera
  *   steal    tries to take the camera's buffers as fast as it can; on a line on stdin it tells how often it could
@@ -76,7 +77,9 @@ int main(int argc, char **argv)
         printf("stole %lu of %lu\n", thefts, tries);
         return 0;
     }
-    if (strcmp(argv[2], "open") != 0 && stream(fd)) {
+    if (strcmp(argv[2], "lock") == 0 && lockf(fd, F_TLOCK, 0))
+        return 5;
+    if (strcmp(argv[2], "open") != 0 && strcmp(argv[2], "lock") != 0 && stream(fd)) {
         perror("neighbour");
         return 3;
     }
