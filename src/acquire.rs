@@ -2,8 +2,9 @@
 //! try again at once and for as long as the driver still needs, and poll slowly beneath for the
 //! release that gives no notice.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Device, Notice, Source};
@@ -32,21 +33,29 @@ pub struct Acquired {
     pub device: Box<dyn Device>,
     pub attempts: u64,
     pub waited: Duration,
+    /// What the wait was woken by, without use now. Closing it at once would hold the camera's opener up.
+    pub spent: Option<Inotify>,
 }
 
 /// One event for each wait that is under way, for shutdown.
 static WAITS: Slab<Arc<Event>> = Slab::new(1);
 static SHUT_DOWN: AtomicBool = AtomicBool::new(false);
 
+thread_local! {
+    /// How many waits this thread is in: an `on_wait` may end the process, or open another camera.
+    static OWN_WAITS: Cell<usize> = const { Cell::new(0) };
+}
+
 /// No open succeeds from now on, and those that wait give up.
 pub fn shut_down() {
     SHUT_DOWN.store(true, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
     WAITS.each().for_each(|(_, wait)| wait.signal());
 }
 
-/// Whether any thread of this process waits for a camera. A child sees its parent's waits as well.
-pub fn waits() -> bool {
-    WAITS.each().any(|(_, wait)| wait.is_own())
+/// Whether any other thread waits for a camera.
+pub fn others_wait() -> bool {
+    WAITS.each().count() > OWN_WAITS.get()
 }
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
@@ -70,7 +79,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         tight_until: begun,
         pause: policy::POLL_FIRST,
         last_holders: None,
-        looked: begun,
+        news: false,
     };
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
@@ -85,7 +94,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
     let mut noticed = false;
     loop {
         match waiting.attempt(source)? {
-            Ok(device) => return Ok(waiting.got(device)),
+            Ok(device) => return Ok(Acquired { spent: watch.end(), ..waiting.got(device) }),
             Err(again) => refusal = again,
         }
         // Only now: after a notice the attempt is what is urgent.
@@ -104,7 +113,9 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         if noticed {
             waiting.tight_until = Instant::now() + policy::TIGHT_WINDOW;
             waiting.pause = policy::POLL_FIRST;
-        } else if Instant::now() >= waiting.tight_until && waiting.looked.elapsed() >= policy::HOLDERS_EVERY {
+            waiting.news = true;
+        } else if waiting.news && Instant::now() >= waiting.tight_until {
+            // Something was noticed, and yet the camera is not free: has it another holder?
             waiting.tell(source, &refusal);
         }
     }
@@ -120,7 +131,8 @@ struct Waiting<'a> {
     tight_until: Instant,
     pause: Duration,
     last_holders: Option<Holders>,
-    looked: Instant,
+    /// Something was noticed since the holders were looked up.
+    news: bool,
 }
 
 impl Waiting<'_> {
@@ -175,6 +187,7 @@ impl Waiting<'_> {
 
     /// Tells the host who holds the camera, if that is news.
     fn tell(&mut self, source: &dyn Source, refusal: &Error) {
+        self.news = false;
         let Some(on_wait) = self.wait.on_wait.as_mut() else { return };
         let holders = source.holders();
         if self.last_holders.as_ref() != Some(&holders) {
@@ -185,11 +198,10 @@ impl Waiting<'_> {
             on_wait(&message, &holders);
             self.last_holders = Some(holders);
         }
-        self.looked = Instant::now();
     }
 
     fn got(&self, device: Box<dyn Device>) -> Acquired {
-        Acquired { device, attempts: self.attempts, waited: self.begun.elapsed() }
+        Acquired { device, attempts: self.attempts, waited: self.begun.elapsed(), spent: None }
     }
 
     fn give_up(&self, source: &dyn Source, refusal: Error) -> Error {
@@ -224,6 +236,8 @@ impl Entry {
         let token = WAITS
             .insert(event.clone())
             .map_err(|_| Error::new(Kind::Internal, "more opens wait than there are places for"))?;
+        OWN_WAITS.set(OWN_WAITS.get() + 1);
+        fence(Ordering::SeqCst);
         if SHUT_DOWN.load(Ordering::SeqCst) {
             event.signal(); // the shutdown that has just happened did not see it
         }
@@ -233,6 +247,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        OWN_WAITS.set(OWN_WAITS.get() - 1);
         WAITS.remove(self.token);
     }
 }
@@ -251,11 +266,16 @@ impl Watch {
             inotify.clear();
         }
         self.notice = source.notice().unwrap_or_default();
-        let Some(inotify) = &self.inotify else { return };
+        let Some(inotify) = &mut self.inotify else { return };
         let appear = libc::IN_CREATE | libc::IN_DELETE | libc::IN_ATTRIB | libc::IN_MOVED_TO;
         // What cannot be watched is polled: a node that is not there, a folder that may not be read.
         self.notice.nodes.iter().for_each(|node| drop(inotify.watch(node, libc::IN_CLOSE)));
         self.notice.folders.iter().for_each(|folder| drop(inotify.watch(folder, appear | libc::IN_ONLYDIR)));
+    }
+
+    fn end(mut self) -> Option<Inotify> {
+        self.inotify.as_mut().into_iter().for_each(Inotify::unwatch);
+        self.inotify.take()
     }
 
     fn fds(&self) -> [i32; 2] {

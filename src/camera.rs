@@ -1,11 +1,9 @@
 //! The managed camera: opened once, streamed from by any thread, and let go for certain.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use crate::acquire::{self, OnWait, Wait, acquire};
 use crate::backend::{self, Device, Filled, Identity, Stream};
@@ -13,9 +11,10 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
 use crate::frame::Frame;
 use crate::holders::{Activity, Holders};
-use crate::kernel::{Epoll, Event, poll, readable};
+use crate::kernel::{Epoll, Event, Inotify};
 use crate::policy;
 use crate::slab::{Slab, Token};
+use crate::timed;
 use crate::uri::Uri;
 use crate::{exit, fork};
 
@@ -76,12 +75,14 @@ pub(crate) struct Shared {
     ended: AtomicU8,
     /// Signalled for good when the camera has ended, and for a moment when the stream stops.
     wake: Event,
+    /// Threads that wait for a frame. Rises only while the stream's lock is held.
     waiting: AtomicU32,
     /// Descriptor for the host's own loop: the stream's and `wake`.
     ready: Epoll,
     stream: Mutex<Running>,
     device: RwLock<Option<Box<dyn Device>>>,
     counters: Counters,
+    _spent: Option<Inotify>,
 }
 
 /// The stream, if there is one. Taken before `device` where both are.
@@ -143,12 +144,15 @@ impl Camera {
             stream: Mutex::default(),
             device: RwLock::new(Some(got.device)),
             counters: Counters::default(),
+            _spent: got.spent,
         });
         shared.counters.open_attempts.store(got.attempts, Ordering::Relaxed);
         shared.counters.busy_wait_ns.store(got.waited.as_nanos() as u64, Ordering::Relaxed);
         let token = LIVE
             .insert(Arc::downgrade(&shared))
             .map_err(|_| Error::new(Kind::Internal, format!("{uri}: a million cameras are open already")))?;
+        // Either a shutdown sees this camera now, or it is seen here.
+        fence(Ordering::SeqCst);
         let camera = Camera { shared, token };
         // A shutdown that ran meanwhile did not see it.
         acquire::refuse_when_shut_down(uri)?;
@@ -157,7 +161,11 @@ impl Camera {
 
     /// Lets the camera go. Frames that are out stay readable. Waiting calls return.
     pub fn close(&self) {
-        self.shared.end(Kind::Closed, None);
+        // A child leaves its parent's camera alone: it let go of it at the fork.
+        if self.shared.epoch == fork::epoch() {
+            self.shared.mark_ended(Kind::Closed);
+            drop(self.shared.take_device(None));
+        }
     }
 
     pub fn identity(&self) -> &Identity {
@@ -195,12 +203,13 @@ impl Camera {
         }
         let stream = shared.with_device(|device| device.start(request)).map_err(|error| match error.kind() {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
-            _ => error,
+            _ if error.message().contains(&shared.identity.uri) => error,
+            _ => error.context(&shared.identity.uri),
         })?;
-        shared
-            .ready
-            .add(stream.poll_fd())
-            .map_err(|e| Error::system(format!("{}: watching it", shared.identity.uri), e))?;
+        if let Err(error) = shared.ready.add(stream.poll_fd()) {
+            let _ = stream.stop(); // dropping it alone would leave the driver streaming
+            return Err(Error::system(format!("{}: watching it", shared.identity.uri), error));
+        }
         shared.clear_wake();
         let format = stream.format().clone();
         running.round += 1;
@@ -216,32 +225,29 @@ impl Camera {
         let mut running = shared.lock_stream()?;
         let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
         shared.ready.remove(stream.poll_fd());
-        let stopped = stream.stop();
-        if shared.waiting.load(Ordering::SeqCst) > 0 {
-            shared.wake.signal();
-        }
-        stopped
+        shared.send_waiters_away(None);
+        stream.stop()
     }
 
     /// What the stream is set to, and whether it runs; all 0 before the first start.
     pub fn stream_format(&self) -> (StreamFormat, bool) {
-        let running = self.shared.stream.lock();
+        let running = timed::lock(&self.shared.stream);
         (running.format.clone(), running.stream.is_some())
     }
 
     /// The next frame, waiting up to `timeout` (`None`: without end) for it.
     pub fn next_frame(&self, timeout: Option<Duration>) -> Result<Frame> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let shared = &self.shared;
+        let begun = Instant::now();
+        let mut left = timeout;
         loop {
-            let in_time = match timeout {
-                Some(Duration::ZERO) => false,
-                _ => {
-                    let mut running = shared.lock_stream()?;
-                    let device_fd = shared.running(&mut running)?.poll_fd();
-                    drop(running);
-                    shared.wait(device_fd, deadline)?
-                }
+            let in_time = left != Some(Duration::ZERO) && {
+                let mut running = shared.lock_stream()?;
+                shared.running(&mut running)?;
+                // Counted before the lock is given up: whoever ends the stream waits for it.
+                let waiting = shared.begin_to_wait();
+                drop(running);
+                waiting.up_to(left)?
             };
             let mut running = shared.lock_stream()?;
             if let Some(filled) = shared.running(&mut running)?.dequeue(timeout != Some(Duration::ZERO))? {
@@ -251,6 +257,7 @@ impl Camera {
             if !in_time {
                 return Err(self.late(timeout));
             }
+            left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         }
     }
 
@@ -321,7 +328,7 @@ impl Shared {
 
     fn lock_stream(&self) -> Result<MutexGuard<'_, Running>> {
         self.check()?;
-        let running = self.stream.lock();
+        let running = timed::lock(&self.stream);
         self.check()?; // it may have ended while this thread waited for the lock
         Ok(running)
     }
@@ -332,7 +339,7 @@ impl Shared {
 
     fn with_device<T>(&self, call: impl FnOnce(&dyn Device) -> Result<T>) -> Result<T> {
         self.check()?;
-        let device: RwLockReadGuard<'_, _> = self.device.read();
+        let device = timed::read(&self.device);
         match device.as_ref() {
             Some(device) => call(device.as_ref()),
             None => Err(self.check().err().unwrap_or_else(|| self.wrong_state("it was let go"))),
@@ -346,19 +353,21 @@ impl Shared {
         }
     }
 
-    /// Waits until the stream may have something; false when the time is up.
-    fn wait(&self, device_fd: RawFd, deadline: Option<Instant>) -> Result<bool> {
+    fn begin_to_wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        // The device's number may be another file's by now if the camera was closed meanwhile: `wake`
-        // is readable then, and its number is ours for as long as this struct lives.
-        let mut fds = [readable(self.wake.fd()), readable(device_fd)];
-        let woken = poll(&mut fds, deadline);
-        let last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && fds[0].revents != 0 && self.ended.load(Ordering::SeqCst) == 0 {
-            // The stream stopped: everyone who waited for it has seen it.
+        Waiting { camera: self }
+    }
+
+    /// Wakes those who wait for a frame, and waits until they have left. Called with the stream's lock, so that no
+    /// other comes.
+    fn send_waiters_away(&self, deadline: Option<Instant>) {
+        while self.waiting.load(Ordering::SeqCst) > 0 && deadline.is_none_or(|at| Instant::now() < at) {
+            self.wake.signal();
+            std::thread::sleep(policy::TIGHT_STEP);
+        }
+        if self.ended.load(Ordering::SeqCst) == 0 {
             self.clear_wake();
         }
-        woken.map_err(|e| Error::system(format!("{}: waiting for a frame", self.identity.uri), e))
     }
 
     fn frame(self: &Arc<Self>, running: &mut Running, filled: Filled) -> Frame {
@@ -380,7 +389,7 @@ impl Shared {
     pub(crate) fn take_back(&self, round: u64, memory: u64, filled: &Filled) {
         self.counters.frames_out.fetch_sub(1, Ordering::Relaxed);
         self.counters.bytes_out.fetch_sub(memory, Ordering::Relaxed);
-        let mut running = self.stream.lock();
+        let mut running = timed::lock(&self.stream);
         if running.round != round {
             return;
         }
@@ -392,30 +401,48 @@ impl Shared {
         }
     }
 
-    /// Ends the camera once, for one reason, and lets the device go, with a deadline even if the driver
-    /// hangs. False when it could not be let go by then.
-    fn end(&self, why: Kind, deadline: Option<Instant>) -> bool {
-        if self.epoch != fork::epoch() {
-            return true; // the parent's: this process let go of it at the fork
-        }
+    /// The camera has ended, for the reason that came first. Calls that wait return.
+    fn mark_ended(&self, why: Kind) {
         let end = 1 + ENDS.iter().position(|kind| *kind == why).unwrap_or(0) as u8;
         let _ = self.ended.compare_exchange(0, end, Ordering::SeqCst, Ordering::SeqCst);
         self.wake.signal();
-        let stream = match deadline {
-            Some(at) => self.stream.try_lock_until(at),
-            None => Some(self.stream.lock()),
-        };
-        // A thread that is inside the driver has the lock: no more can be done than wait for it.
-        let Some(mut running) = stream else { return false };
+    }
+
+    /// The device of an ended camera, the stream ended. `None` where there is none any more; an error when a thread is
+    /// inside the driver until after the deadline: no more can be done than wait for it.
+    fn take_device(&self, deadline: Option<Instant>) -> std::result::Result<Option<Box<dyn Device>>, Hangs> {
+        let mut running = timed::lock_by(&self.stream, deadline).ok_or(Hangs)?;
+        self.send_waiters_away(deadline);
         if let Some(stream) = running.stream.take() {
             self.ready.remove(stream.poll_fd());
         }
-        let device = match deadline {
-            Some(at) => self.device.try_write_until(at),
-            None => Some(self.device.write()),
-        };
-        let Some(mut device) = device else { return false };
-        device.take().is_none_or(|device| device.let_go(deadline))
+        let mut device = timed::write_by(&self.device, deadline).ok_or(Hangs)?;
+        Ok(device.take())
+    }
+}
+
+/// A driver does not return.
+struct Hangs;
+
+/// A thread that is about to wait for a frame, or does.
+struct Waiting<'a> {
+    camera: &'a Shared,
+}
+
+impl Waiting<'_> {
+    /// Waits until the stream may have something; false when the time is up.
+    ///
+    /// One descriptor to wait on costs less than two, and epoll, unlike poll, keeps no hold of the device's open file
+    /// while it waits: a close meanwhile closes it.
+    fn up_to(self, timeout: Option<Duration>) -> Result<bool> {
+        let seen = self.camera.ready.wait(timeout);
+        seen.map_err(|e| Error::system(format!("{}: waiting for a frame", self.camera.identity.uri), e))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.camera.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -424,19 +451,23 @@ impl Shared {
 pub fn shut_down(timeout: Duration) -> bool {
     acquire::shut_down();
     let deadline = Instant::now() + timeout;
+    let cameras: Vec<_> = live().collect();
+    let woken = cameras.iter().any(|camera| camera.waiting.load(Ordering::SeqCst) > 0) | acquire::others_wait();
+    cameras.iter().for_each(|camera| camera.mark_ended(Kind::ShutDown));
+    // One that hangs takes no time from the others: all begin to close before any is waited for.
+    let let_go = |camera: &Arc<Shared>| Ok(camera.take_device(Some(deadline))?.and_then(|device| device.let_go()));
+    let closing: Vec<std::result::Result<_, Hangs>> = cameras.iter().map(let_go).collect();
     let mut all = true;
-    for camera in live() {
-        let in_time = camera.end(Kind::ShutDown, Some(deadline));
+    for (camera, closing) in cameras.iter().zip(closing) {
+        let in_time = closing.is_ok_and(|closing| closing.is_none_or(|closing| closing.end_by(deadline)));
         if !in_time {
             log::error!("{}: its driver hangs; the kernel lets go of it when it returns", camera.identity.uri);
         }
         all &= in_time;
     }
-    let waiters = || acquire::waits() || live().any(|camera| camera.waiting.load(Ordering::SeqCst) > 0);
-    if waiters() {
-        // An unload takes the code away beneath the threads that wait in it: they are woken, and get
-        // the time to return.
-        while waiters() && Instant::now() < deadline {
+    if woken {
+        // An unload takes the code away beneath the threads that waited in it: they get the time to return.
+        while acquire::others_wait() && Instant::now() < deadline {
             std::thread::sleep(policy::LEAVE_STEP);
         }
         std::thread::sleep(policy::LEAVE_GRACE);
@@ -454,7 +485,7 @@ pub fn holders(uri: &str) -> Result<Holders> {
             && (camera.identity.uri == uri || camera.identity.uri == canonical(uri))
         {
             holder.name = camera.holder_name.clone();
-            if camera.stream.try_lock().is_some_and(|running| running.stream.is_some()) {
+            if camera.stream.try_lock().is_ok_and(|running| running.stream.is_some()) {
                 holder.activity = Activity::Streaming;
             }
         }

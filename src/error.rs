@@ -115,7 +115,7 @@ fn describe(errno: i32, cause: &std::io::Error) -> String {
         libc::EPROTO => "EPROTO, the USB transfer broke (cable, hub or power)",
         libc::EPIPE => "EPIPE, the USB endpoint stalled",
         libc::ETIMEDOUT => "ETIMEDOUT, the camera did not answer in time",
-        libc::ENOSPC => "ENOSPC, the USB bus has no bandwidth left",
+        libc::ENOSPC => "ENOSPC, the kernel has no room left for it",
         libc::ENOMEM => "ENOMEM, the kernel has no memory for it",
         libc::EMFILE => "EMFILE, this process has too many open files",
         libc::ENFILE => "ENFILE, the system has too many open files",

@@ -1,7 +1,6 @@
 //! The end of the process, or of this library in it: cameras that the host forgot are closed.
 
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::camera;
@@ -20,13 +19,14 @@ pub fn set_timeout(timeout: Duration) {
 
 /// Registers the end; called before the first camera is opened.
 pub fn watch() {
-    static ONCE: Once = Once::new();
+    static WATCHES: AtomicBool = AtomicBool::new(false);
+    if WATCHES.swap(true, Ordering::SeqCst) {
+        return;
+    }
     // SAFETY: libc binds the registration to the library that this code is in: the handler runs when
     // that is unloaded, or at exit, whichever is first. A child that exits runs it, too: cameras of its
     // parent are not its own, and are left alone.
-    ONCE.call_once(|| unsafe {
-        libc::atexit(ended);
-    });
+    unsafe { libc::atexit(ended) };
 }
 
 extern "C" fn ended() {

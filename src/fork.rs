@@ -1,284 +1,243 @@
 //! What a forked child must not keep: every descriptor and every driver mapping of ours is entered
-//! here, and a child lets go of all of them before `fork` returns, in the child and in the parent.
+//! here, and a child lets go of all of them before `fork` returns in it, and in the parent.
 //!
 //! `pthread_atfork` covers `fork`. A child made past it (`_Fork`, a bare `clone`) is found out by a
 //! page that the kernel wipes in every child (`MADV_WIPEONFORK`): such a child lets go at its first
 //! call. `vfork` and `posix_spawn` share the parent's memory and run no handler; there `O_CLOEXEC`
 //! does the work at `exec`.
+//!
+//! No lock is held across a fork: the child would find it locked for ever, and a handler of the host
+//! that waits for a thread which waits for us would never return. The tables are consistent at every
+//! instant; what is in the making when a fork comes is waited for, for a bounded time.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::memory::Buffer;
 use crate::policy;
+use crate::slab::{Slab, Token};
 
-/// Held for reading from before a descriptor is made until it is in the table, and from when it leaves
-/// the table until it is closed: a fork in between would give the child a descriptor nobody knows of.
-static MAKING: RwLock<()> = RwLock::new(());
-static TABLE: Mutex<Table> = Mutex::new(Table { fds: Vec::new(), buffers: Vec::new() });
+static DESCRIPTORS: Slab<RawFd> = Slab::new(10);
+static BUFFERS: Slab<Arc<Buffer>> = Slab::new(11);
 
-struct Table {
-    fds: Vec<RawFd>,
-    buffers: Vec<Entered>,
-}
+/// Things of ours that are between being made and being entered, or between leaving and being gone.
+static IN_THE_MAKING: AtomicU32 = AtomicU32::new(0);
+/// Forks that are under way.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// How many forks lie between the first process and this one, as far as this library saw.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
+/// One word that reads 0 in a child until the child has let go; points at [`EPOCH`] where the kernel
+/// knows no MADV_WIPEONFORK.
+static WITNESS: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const EPOCH).cast_mut());
 
-/// What reads as zeroes in a child until the child has let go.
-struct Witness {
-    epoch: AtomicU64,
-    /// One of the child's threads lets go; the others wait for it.
-    taken: AtomicBool,
-}
-/// Before [`watch`], and where the kernel knows no MADV_WIPEONFORK.
-static UNWIPED: Witness = Witness { epoch: AtomicU64::new(1), taken: AtomicBool::new(true) };
-static WITNESS: AtomicPtr<Witness> = AtomicPtr::new((&raw const UNWIPED).cast_mut());
+/// Words that parent and child both see: a child writes its fork's ticket when it has let go.
+static TICKETS: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+const TICKETS_MOST: u32 = (policy::PAGE / size_of::<AtomicU32>()) as u32;
+static NEXT_TICKET: AtomicU32 = AtomicU32::new(1);
 
-fn witness() -> &'static Witness {
-    // SAFETY: it points at UNWIPED or at a page that is never unmapped.
-    unsafe { &*WITNESS.load(Ordering::Acquire) }
+thread_local! {
+    /// The ticket of the fork that this thread is in; 0 for none.
+    static TICKET: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Which process a thing belongs to: differs between parent and child. Costs two loads.
 pub fn epoch() -> u64 {
-    match witness().epoch.load(Ordering::Acquire) {
-        0 => unannounced_child(),
-        seen => seen,
+    // SAFETY: WITNESS points at EPOCH or at a page that is never unmapped.
+    let seen = unsafe { (*WITNESS.load(Ordering::Acquire)).load(Ordering::Acquire) };
+    if seen != 0 { seen } else { unannounced_child() }
+}
+
+/// Handlers registered first run last before a fork, and so meet no handler of the host that waits.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = watch;
+
+/// Registers the handlers, once.
+pub extern "C" fn watch() {
+    static WATCHES: AtomicBool = AtomicBool::new(false);
+    if WATCHES.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    if let Some(page) = page(libc::MAP_PRIVATE) {
+        // SAFETY: the page just mapped, whole.
+        if unsafe { libc::madvise(page.cast(), policy::PAGE, libc::MADV_WIPEONFORK) } == 0 {
+            let word: *mut AtomicU64 = page.cast();
+            // SAFETY: page-aligned, zeroed memory of ours.
+            unsafe { (*word).store(EPOCH.load(Ordering::Relaxed), Ordering::Release) };
+            WITNESS.store(word, Ordering::Release);
+        }
+    }
+    TICKETS.store(page(libc::MAP_SHARED).unwrap_or(std::ptr::null_mut()).cast(), Ordering::Release);
+    // SAFETY: the handlers are functions of this library; libc removes them when it is unloaded.
+    unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+}
+
+/// A zeroed page that is never unmapped.
+fn page(sharing: i32) -> Option<*mut u8> {
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, sharing | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh anonymous page; all arguments are constants.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), policy::PAGE, prot, flags, -1, 0) };
+    (page != libc::MAP_FAILED).then_some(page.cast())
+}
+
+/// While this lives, a fork waits: something is not in the tables that a child would have to let go of.
+struct Making;
+
+impl Making {
+    fn begin() -> Making {
+        let deadline = Instant::now() + policy::FORK_PATIENCE;
+        loop {
+            IN_THE_MAKING.fetch_add(1, Ordering::SeqCst);
+            // A fork that waits for this very thread, in a handler of the host's, must not wait for ever.
+            if FORKS.load(Ordering::SeqCst) == 0 || Instant::now() >= deadline {
+                return Making;
+            }
+            IN_THE_MAKING.fetch_sub(1, Ordering::SeqCst);
+            std::thread::sleep(policy::TIGHT_STEP);
+        }
     }
 }
 
-/// Registers the handlers; called before the first descriptor is made.
-pub fn watch() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: a fresh anonymous page; length and flags are constants.
-        let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                4096,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        // SAFETY: the page just mapped, whole.
-        if page != libc::MAP_FAILED && unsafe { libc::madvise(page, 4096, libc::MADV_WIPEONFORK) } == 0 {
-            let wiped: *mut Witness = page.cast();
-            // SAFETY: page-aligned, zeroed memory of ours.
-            unsafe { (*wiped).epoch.store(EPOCH.load(Ordering::Relaxed), Ordering::Release) };
-            WITNESS.store(wiped, Ordering::Release);
-        }
-        // SAFETY: the handlers are functions of this library, which removes them when it is unloaded.
-        unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
-    });
+impl Drop for Making {
+    fn drop(&mut self) {
+        IN_THE_MAKING.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Runs `make`, which creates a descriptor, and enters it before any fork can copy it unseen.
-pub fn enter_fd(make: impl FnOnce() -> std::io::Result<RawFd>) -> std::io::Result<RawFd> {
-    watch();
-    let _making: RwLockReadGuard<'_, ()> = MAKING.read().unwrap_or_else(|e| e.into_inner());
+pub fn enter_fd(make: impl FnOnce() -> std::io::Result<RawFd>) -> std::io::Result<(RawFd, Token)> {
+    watch(); // a static library's constructors may have been left out by the linker
+    let _making = Making::begin();
     let fd = make()?;
-    table().fds.push(fd);
-    Ok(fd)
+    match DESCRIPTORS.insert(fd) {
+        Ok(token) => Ok((fd, token)),
+        Err(fd) => {
+            // SAFETY: just made, and known to nobody.
+            unsafe { libc::close(fd) };
+            Err(std::io::Error::from_raw_os_error(libc::EMFILE))
+        }
+    }
 }
 
 /// Takes a descriptor out of the table and lets `close` close it while no fork can come between.
-pub fn leave_fd<T>(fd: RawFd, close: impl FnOnce() -> T) -> T {
-    let _making: RwLockReadGuard<'_, ()> = MAKING.read().unwrap_or_else(|e| e.into_inner());
-    let mut table = table();
-    if let Some(at) = table.fds.iter().position(|&known| known == fd) {
-        table.fds.swap_remove(at);
-    }
-    drop(table);
+pub fn leave_fd<T>(entered: Token, close: impl FnOnce() -> T) -> T {
+    let _making = Making::begin();
+    drop(DESCRIPTORS.remove(entered));
     close()
 }
 
-/// Memory mapped from a driver. A buffer leaves the table, under its lock, before it is freed: a
-/// pointer found under the lock is valid.
-struct Entered(*const Buffer);
-// SAFETY: only followed under TABLE's lock, see above; Buffer is Sync.
-unsafe impl Send for Entered {}
-
-impl Entered {
-    fn buffer(&self) -> &Buffer {
-        // SAFETY: as the struct's comment says.
-        unsafe { &*self.0 }
+/// Runs `map`, which maps memory from a driver, and enters it before any fork can copy it unseen.
+pub fn enter_buffer(map: impl FnOnce() -> std::io::Result<Arc<Buffer>>) -> std::io::Result<(Arc<Buffer>, Token)> {
+    let _making = Making::begin();
+    let buffer = map()?;
+    match BUFFERS.insert(buffer.clone()) {
+        Ok(token) => Ok((buffer, token)),
+        Err(_) => {
+            buffer.give_up();
+            Err(std::io::Error::from_raw_os_error(libc::ENOMEM))
+        }
     }
 }
 
-/// Enters memory that is mapped from a driver.
-pub fn enter_buffer(buffer: &Buffer) {
-    table().buffers.push(Entered(buffer));
-}
-
-/// Takes memory out of the table, and lets `detach` give it back while no fork can come between.
-pub fn leave_buffer(buffer: &Buffer, detach: impl FnOnce()) {
-    let mut table = table();
-    detach();
-    table.buffers.retain(|known| !std::ptr::eq(known.0, buffer));
-}
-
-fn table() -> MutexGuard<'static, Table> {
-    TABLE.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-/// What `before` leaves for the two handlers after it.
-struct Fork {
-    making: Option<RwLockWriteGuard<'static, ()>>,
-    table: Option<MutexGuard<'static, Table>>,
-    /// Read and write end: the child closes its copies when it has let go, which the parent sees.
-    barrier: Option<[RawFd; 2]>,
-}
-
-struct InFork(UnsafeCell<Fork>);
-// SAFETY: written and read only between `before` and the handlers after it, under the write lock of
-// MAKING, by the thread that FORKS.
-unsafe impl Sync for InFork {}
-static IN_FORK: InFork = InFork(UnsafeCell::new(Fork { making: None, table: None, barrier: None }));
-
-thread_local! {
-    /// Whether this thread's `before` got what it wanted; without that, its handlers leave another fork's
-    /// things alone. Without a destructor: one would keep the library from being unloaded.
-    static FORKS: Cell<bool> = const { Cell::new(false) };
+/// Takes a driver's memory out of the table and gives it up while no fork can come between.
+pub fn leave_buffer(entered: Token) {
+    let _making = Making::begin();
+    if let Some(buffer) = BUFFERS.remove(entered) {
+        buffer.give_up();
+    }
 }
 
 extern "C" fn before() {
+    FORKS.fetch_add(1, Ordering::SeqCst);
     let deadline = Instant::now() + policy::FORK_PATIENCE;
-    let Some(making) = patiently(deadline, || MAKING.try_write()) else { return };
-    let Some(table) = patiently(deadline, || TABLE.try_lock()) else { return };
-    let mut barrier = None;
-    if !table.fds.is_empty() {
-        let mut ends = [-1; 2];
-        // SAFETY: room for two descriptors.
-        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } == 0 {
-            barrier = Some(ends);
-        }
-    }
-    for buffer in table.buffers.iter().map(Entered::buffer) {
-        buffer.before_fork();
-    }
-    // SAFETY: see InFork; this thread holds the write lock.
-    unsafe { *IN_FORK.0.get() = Fork { making: Some(making), table: Some(table), barrier } };
-    FORKS.set(true);
-}
-
-/// Retries for a bounded time: a thread that hangs in a driver's open must not hang fork as well.
-fn patiently<G, E>(deadline: Instant, mut attempt: impl FnMut() -> Result<G, TryLockError<E>>) -> Option<G>
-where
-    TryLockError<E>: IntoGuard<G>,
-{
-    loop {
-        match attempt() {
-            Ok(guard) => return Some(guard),
-            Err(error) => {
-                if let Some(guard) = error.into_guard() {
-                    return Some(guard);
-                }
-            }
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
+    // A thread that hangs in a driver's open or close must not hang fork as well: then the child keeps that one
+    // descriptor until it execs or exits.
+    while IN_THE_MAKING.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
         std::thread::sleep(policy::TIGHT_STEP);
     }
-}
-
-/// A poisoned lock is as good as another here: the table is valid after every single step.
-trait IntoGuard<G> {
-    fn into_guard(self) -> Option<G>;
-}
-impl<G> IntoGuard<G> for TryLockError<G> {
-    fn into_guard(self) -> Option<G> {
-        match self {
-            TryLockError::Poisoned(poisoned) => Some(poisoned.into_inner()),
-            TryLockError::WouldBlock => None,
+    BUFFERS.each().for_each(|(_, buffer)| buffer.inherit(true));
+    let mut ticket = 0;
+    if DESCRIPTORS.each().next().is_some() {
+        while ticket == 0 {
+            ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
         }
     }
+    TICKET.set(ticket);
 }
 
 extern "C" fn after_in_parent() {
-    if !FORKS.replace(false) {
-        return;
+    BUFFERS.each().for_each(|(_, buffer)| buffer.inherit(false));
+    FORKS.fetch_sub(1, Ordering::SeqCst);
+    let ticket = TICKET.replace(0);
+    if let Some(word) = ticket_word(ticket) {
+        await_child(word, ticket);
     }
-    // SAFETY: see InFork; the same thread as `before`.
-    let fork = unsafe { &mut *IN_FORK.0.get() };
-    let barrier = fork.barrier.take();
-    if let Some(table) = fork.table.take() {
-        for buffer in table.buffers.iter().map(Entered::buffer) {
-            buffer.after_fork_in_parent();
+}
+
+/// Waits until the child has let go. A child that was killed before holds nothing, and is waited for in vain.
+fn await_child(word: &AtomicU32, ticket: u32) {
+    let deadline = Instant::now() + policy::FORK_PATIENCE;
+    loop {
+        let seen = word.load(Ordering::Acquire);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if seen == ticket || left == Duration::ZERO {
+            return;
         }
+        let time = libc::timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        // SAFETY: a word that lives for ever and a valid time. Whatever ends the wait, the loop looks again.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, seen, &time) };
     }
-    if let Some([read, write]) = barrier {
-        // SAFETY: our own descriptors, made in `before`; poll gets one valid entry.
-        unsafe {
-            libc::close(write);
-            let mut end = libc::pollfd { fd: read, events: 0, revents: 0 };
-            libc::poll(&mut end, 1, policy::FORK_PATIENCE.as_millis() as i32);
-            libc::close(read);
-        }
+}
+
+fn ticket_word(ticket: u32) -> Option<&'static AtomicU32> {
+    let words = TICKETS.load(Ordering::Acquire);
+    if ticket == 0 || words.is_null() {
+        return None;
     }
-    // Out of its place before the lock opens: the next fork's `before` writes there.
-    let making = fork.making.take();
-    drop(making);
+    // SAFETY: a page of such words, never unmapped.
+    Some(unsafe { &*words.add((ticket % TICKETS_MOST) as usize) })
 }
 
 extern "C" fn after_in_child() {
-    if !FORKS.replace(false) {
-        return; // found out at the first call, as a child that ran no handler
+    let_go(true);
+    let ticket = TICKET.replace(0);
+    if let Some(word) = ticket_word(ticket) {
+        word.store(ticket, Ordering::Release);
+        // SAFETY: a word that lives for ever.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
     }
-    // SAFETY: see InFork; the child has this one thread.
-    let fork = unsafe { &mut *IN_FORK.0.get() };
-    if let Some(mut table) = fork.table.take() {
-        let_go(&mut table);
-    }
-    if let Some([read, write]) = fork.barrier.take() {
-        // SAFETY: this process's copies of our own descriptors.
-        unsafe {
-            libc::close(read);
-            libc::close(write);
-        }
-    }
-    // Out of its place before the lock opens: the next fork's `before` writes there.
-    let making = fork.making.take();
-    drop(making);
 }
 
-/// A child that ran no handler: some lock may have been held by another thread of its parent, so the
-/// table is read only if it can be had at once. Nothing is the child's own until this has returned.
+/// A child that ran no handler: it inherited descriptors, but no mapping.
 #[cold]
 fn unannounced_child() -> u64 {
-    let witness = witness();
-    if !witness.taken.swap(true, Ordering::AcqRel) {
-        match TABLE.try_lock().map_or_else(IntoGuard::into_guard, Some) {
-            Some(mut table) => let_go(&mut table),
-            None => next_epoch(),
-        }
-    }
-    // Bounded, as a signal handler may have come upon the thread that lets go. Nothing is of epoch 0.
-    let deadline = Instant::now() + policy::FORK_PATIENCE;
-    while witness.epoch.load(Ordering::Acquire) == 0 && Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-    witness.epoch.load(Ordering::Acquire)
+    let_go(false);
+    EPOCH.load(Ordering::Acquire)
 }
 
-/// Closes and unmaps all that came from the parent. Frames that were out stay readable.
-fn let_go(table: &mut Table) {
-    for fd in table.fds.drain(..) {
+/// Closes and unmaps all that came from the parent. Frames that were out stay readable where they were inherited.
+/// The child has one thread, and other threads' doings stand still for ever in its memory.
+fn let_go(buffers_inherited: bool) {
+    for (_, fd) in DESCRIPTORS.each() {
         // SAFETY: the table names only descriptors of ours, and this process has its own copies.
-        unsafe { libc::close(fd) };
+        unsafe { libc::close(*fd) };
     }
-    for entered in table.buffers.drain(..) {
-        entered.buffer().after_fork_in_child();
+    for (_, buffer) in BUFFERS.each() {
+        buffer.let_go_in_child(buffers_inherited);
     }
-    next_epoch();
-}
-
-fn next_epoch() {
-    witness().epoch.store(EPOCH.fetch_add(1, Ordering::AcqRel) + 1, Ordering::Release);
+    DESCRIPTORS.each().for_each(|(token, _)| drop(DESCRIPTORS.remove(token)));
+    // The parent's camera lives on in the child's memory, and with it the frames that the child may read.
+    BUFFERS.each().for_each(|(token, buffer)| {
+        std::mem::forget(Arc::clone(&buffer));
+        drop(BUFFERS.remove(token));
+    });
+    IN_THE_MAKING.store(0, Ordering::SeqCst);
+    FORKS.store(0, Ordering::SeqCst);
+    let next = EPOCH.fetch_add(1, Ordering::AcqRel) + 1;
+    // SAFETY: as in `epoch`.
+    unsafe { (*WITNESS.load(Ordering::Acquire)).store(next, Ordering::Release) };
 }

@@ -9,28 +9,38 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::fork;
+use crate::slab::Token;
 
 /// A descriptor that closes itself, survives no exec, and is let go of in a forked child.
 #[derive(Debug)]
 pub struct Fd {
     number: RawFd,
+    entered: Token,
     epoch: u64,
 }
 
 impl Fd {
     /// Wraps what `make` returns; `make` must set O_CLOEXEC and give a new descriptor, or -1 with errno.
     fn make(make: impl FnOnce() -> RawFd) -> std::io::Result<Fd> {
-        let number = fork::enter_fd(|| match make() {
+        let (number, entered) = fork::enter_fd(|| match make() {
             -1 => Err(std::io::Error::last_os_error()),
             number => Ok(number),
         })?;
-        Ok(Fd { number, epoch: fork::epoch() })
+        Ok(Fd { number, entered, epoch: fork::epoch() })
     }
 
     pub fn open(path: &Path, flags: i32) -> std::io::Result<Fd> {
         let path = CString::new(path.as_os_str().as_bytes())?;
-        // SAFETY: a C string that outlives the call.
-        Fd::make(|| unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) })
+        Fd::make(|| {
+            loop {
+                // SAFETY: a C string that outlives the call.
+                let number = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+                let interrupted = || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR);
+                if number != -1 || !interrupted() {
+                    return number;
+                }
+            }
+        })
     }
 
     pub fn number(&self) -> RawFd {
@@ -48,19 +58,13 @@ impl Fd {
         // SAFETY: open for as long as self lives, and never closed through this.
         ManuallyDrop::new(unsafe { File::from_raw_fd(self.number) })
     }
-
-    fn close_with<T>(self, close: impl FnOnce(RawFd) -> T) -> T {
-        let number = self.number;
-        std::mem::forget(self);
-        fork::leave_fd(number, || close(number))
-    }
 }
 
 impl Drop for Fd {
     fn drop(&mut self) {
         if self.is_own() {
             // SAFETY: our own descriptor, closed once.
-            fork::leave_fd(self.number, || unsafe { libc::close(self.number) });
+            fork::leave_fd(self.entered, || unsafe { libc::close(self.number) });
         }
     }
 }
@@ -139,7 +143,7 @@ impl Epoll {
     }
 
     pub fn add(&self, fd: RawFd) -> std::io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
         // SAFETY: a valid event.
         check(unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_ADD, fd, &mut event) })
     }
@@ -149,6 +153,22 @@ impl Epoll {
         unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     }
 
+    /// Waits until a member is readable; false when the time is up. A signal ends the wait as a readable member does:
+    /// the caller looks, and waits again.
+    pub fn wait(&self, timeout: Option<Duration>) -> std::io::Result<bool> {
+        let whole_ms = |left: Duration| left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32;
+        let timeout = timeout.map_or(-1, whole_ms);
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: room for one event.
+        match unsafe { libc::epoll_wait(self.0.number(), &mut event, 1, timeout) } {
+            -1 => match std::io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::EINTR) => Ok(true),
+                error => Err(error),
+            },
+            count => Ok(count > 0),
+        }
+    }
+
     pub fn fd(&self) -> RawFd {
         self.0.number()
     }
@@ -156,30 +176,44 @@ impl Epoll {
 
 /// File-system notices.
 #[derive(Debug)]
-pub struct Inotify(Fd);
+pub struct Inotify {
+    fd: Fd,
+    watches: Vec<i32>,
+}
 
 impl Inotify {
     pub fn new() -> std::io::Result<Inotify> {
         // SAFETY: no pointers.
-        Fd::make(|| unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) }).map(Inotify)
+        let fd = Fd::make(|| unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
+        Ok(Inotify { fd, watches: Vec::new() })
     }
 
     /// Adds or renews a watch.
-    pub fn watch(&self, path: &Path, mask: u32) -> std::io::Result<()> {
+    pub fn watch(&mut self, path: &Path, mask: u32) -> std::io::Result<()> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: a C string that outlives the call.
-        match unsafe { libc::inotify_add_watch(self.0.number(), path.as_ptr(), mask) } {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
+        match unsafe { libc::inotify_add_watch(self.fd.number(), path.as_ptr(), mask) } {
+            -1 => return Err(std::io::Error::last_os_error()),
+            known if self.watches.contains(&known) => {}
+            new => self.watches.push(new),
+        }
+        Ok(())
+    }
+
+    /// Ends all watches. The kernel clears them away later, by itself, where closing waits for that: 10 ms were seen.
+    pub fn unwatch(&mut self) {
+        for watch in self.watches.drain(..) {
+            // SAFETY: no pointers. Failing means that what was watched is gone.
+            unsafe { libc::inotify_rm_watch(self.fd.number(), watch) };
         }
     }
 
     pub fn clear(&self) {
-        drain(self.0.number());
+        drain(self.fd.number());
     }
 
     pub fn fd(&self) -> RawFd {
-        self.0.number()
+        self.fd.number()
     }
 }
 
@@ -212,23 +246,6 @@ impl AbstractSocket {
         // SAFETY: a valid address of that length.
         check(unsafe { libc::connect(socket.0.number(), (&raw const address).cast(), length) })?;
         Ok(socket)
-    }
-
-    /// The process that listens, as the kernel knows it.
-    pub fn peer_pid(&self) -> std::io::Result<i32> {
-        let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: room for a ucred, and its length.
-        check(unsafe {
-            libc::getsockopt(
-                self.0.number(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                (&raw mut credentials).cast(),
-                &mut length,
-            )
-        })?;
-        Ok(credentials.pid)
     }
 
     pub fn into_fd(self) -> Fd {
@@ -310,14 +327,37 @@ fn check(result: i32) -> std::io::Result<()> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes a descriptor, but does not wait for longer than `deadline`: a driver may hang in it.
-/// False when it still hangs then; the kernel goes on with it.
-pub fn close_by(fd: Fd, deadline: Instant) -> bool {
-    fd.close_with(|number| match close_thread(number) {
-        Some(thread) => join_by(thread, deadline),
-        // SAFETY: our own descriptor, closed once.
-        None => unsafe { libc::close(number) == 0 },
-    })
+/// A descriptor that is being closed, and perhaps hangs in it.
+pub struct Closing {
+    thread: Option<libc::pthread_t>,
+    entered: Token,
+}
+
+impl Closing {
+    /// Begins to close, in a thread: a driver may hang in it.
+    pub fn begin(fd: Fd) -> Closing {
+        let (number, entered) = (fd.number, fd.entered);
+        match close_thread(number) {
+            // In the table until it is closed: a child must not keep it.
+            thread @ Some(_) => {
+                std::mem::forget(fd);
+                Closing { thread, entered }
+            }
+            None => {
+                drop(fd);
+                Closing { thread: None, entered }
+            }
+        }
+    }
+
+    /// Waits until it is closed, but not for longer than `deadline`: false when it hangs still. The kernel goes on
+    /// with it.
+    pub fn end_by(self, deadline: Instant) -> bool {
+        let Some(thread) = self.thread else { return true };
+        let joined = join_by(thread, deadline);
+        fork::leave_fd(self.entered, || {});
+        joined
+    }
 }
 
 /// A thread that runs libc's `close` and nothing of this library, which may be unloaded while it hangs.

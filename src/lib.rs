@@ -18,6 +18,7 @@ mod kernel;
 mod memory;
 mod policy;
 mod slab;
+mod timed;
 mod uri;
 
 pub use acquire::OnWait;

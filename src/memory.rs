@@ -3,8 +3,8 @@
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::fork;
 
@@ -15,8 +15,10 @@ pub const PLANES_MOST: usize = 4;
 pub struct Buffer {
     planes: Vec<Plane>,
     use_: AtomicU8,
-    /// Set between the handlers around a fork: the child inherits this buffer.
-    inherited: AtomicBool,
+    /// Kept while planes change hands, and while a fork handler gives advice on them.
+    changing: Mutex<()>,
+    /// Its place in the table of what a child must let go of; 0 for none.
+    entered: AtomicU64,
     epoch: u64,
 }
 
@@ -43,21 +45,24 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// Maps a driver's buffer, read-only, one `(offset, length)` for each plane.
+    /// Maps a driver's buffer, read-only, one `(offset, length)` for each plane. It stays mapped until
+    /// [`Buffer::detach`].
     pub fn map(fd: RawFd, planes: &[(i64, usize)]) -> std::io::Result<Arc<Buffer>> {
-        let mut mapped = Buffer::empty(planes.len());
-        for &(offset, length) in planes {
-            // SAFETY: a new mapping at an address of the kernel's choice.
-            let plane = unsafe { map(length, libc::PROT_READ, libc::MAP_SHARED, fd, offset) }?;
-            mapped.planes.push(Plane { address: plane, length, backing: AtomicU8::new(DRIVER) });
-            // A child must not keep the device busy through a copy of this mapping.
-            // SAFETY: the mapping just made, whole.
-            if unsafe { libc::madvise(plane.as_ptr().cast(), length, libc::MADV_DONTFORK) } != 0 {
-                return Err(std::io::Error::last_os_error());
+        let (buffer, token) = fork::enter_buffer(|| {
+            let mut mapped = Buffer::empty(planes.len());
+            for &(offset, length) in planes {
+                // SAFETY: a new mapping at an address of the kernel's choice.
+                let plane = unsafe { map(length, libc::PROT_READ, libc::MAP_SHARED, fd, offset) }?;
+                mapped.planes.push(Plane { address: plane, length, backing: AtomicU8::new(DRIVER) });
+                // A child must not keep the device busy through a copy of this mapping.
+                // SAFETY: the mapping just made, whole.
+                if unsafe { libc::madvise(plane.as_ptr().cast(), length, libc::MADV_DONTFORK) } != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
             }
-        }
-        let buffer = Arc::new(mapped);
-        fork::enter_buffer(&buffer);
+            Ok(Arc::new(mapped))
+        })?;
+        buffer.entered.store(token, Ordering::Release);
         Ok(buffer)
     }
 
@@ -73,7 +78,8 @@ impl Buffer {
         Buffer {
             planes: Vec::with_capacity(planes),
             use_: AtomicU8::new(IDLE),
-            inherited: AtomicBool::new(false),
+            changing: Mutex::new(()),
+            entered: AtomicU64::new(0),
             epoch: fork::epoch(),
         }
     }
@@ -116,38 +122,43 @@ impl Buffer {
     }
 
     /// Gives a driver's memory back to it: a frame with the host becomes a private copy at the same
-    /// address, anything else is unmapped.
+    /// address, anything else is unmapped. Once; memory of our own stays.
     pub fn detach(&self) {
-        fork::leave_buffer(self, || {
-            let keep = self.is_handed_out();
-            for plane in self.driver_planes() {
-                if keep { plane.make_private() } else { plane.unmap() }
-            }
-        });
-    }
-
-    /// In the parent, before fork: a frame with the host is to be readable in the child as well.
-    pub(crate) fn before_fork(&self) {
-        if self.is_handed_out() {
-            self.advise(libc::MADV_DOFORK);
-            self.inherited.store(true, Ordering::Release);
+        let token = self.entered.swap(0, Ordering::AcqRel);
+        if token != 0 && self.epoch == fork::epoch() {
+            fork::leave_buffer(token);
         }
     }
 
-    pub(crate) fn after_fork_in_parent(&self) {
-        if self.inherited.swap(false, Ordering::AcqRel) {
-            self.advise(libc::MADV_DONTFORK);
-        }
-    }
-
-    /// In the child: a frame that was with the host becomes a private copy, the rest was not inherited.
-    pub(crate) fn after_fork_in_child(&self) {
-        let inherited = self.inherited.swap(false, Ordering::AcqRel);
+    /// What [`Buffer::detach`] does when no fork can come between.
+    pub(crate) fn give_up(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(|e| e.into_inner());
+        let keep = self.is_handed_out();
         for plane in self.driver_planes() {
-            if inherited {
-                plane.make_private();
-            } else {
-                plane.backing.store(NOTHING, Ordering::Release);
+            if keep { plane.make_private() } else { plane.unmap() }
+        }
+    }
+
+    /// In the parent, around a fork: for that moment the memory is inherited, so that the child can keep what is, or
+    /// is just being, handed out.
+    pub(crate) fn inherit(&self, inherit: bool) {
+        // One that is being given up right now is past its time.
+        let Ok(_changing) = self.changing.try_lock() else { return };
+        let advice = if inherit { libc::MADV_DOFORK } else { libc::MADV_DONTFORK };
+        for plane in self.driver_planes() {
+            // SAFETY: a mapping of ours, whole. Failing leaves the child without these bytes, no worse.
+            unsafe { libc::madvise(plane.address.as_ptr().cast(), plane.length, advice) };
+        }
+    }
+
+    /// In the child: a frame that is with the host becomes a private copy, the rest goes.
+    pub(crate) fn let_go_in_child(&self, inherited: bool) {
+        let keep = self.is_handed_out();
+        for plane in self.driver_planes() {
+            match (inherited, keep) {
+                (true, true) => plane.make_private(),
+                (true, false) => plane.unmap(),
+                (false, _) => plane.backing.store(NOTHING, Ordering::Release),
             }
         }
     }
@@ -155,23 +166,14 @@ impl Buffer {
     fn driver_planes(&self) -> impl Iterator<Item = &Plane> {
         self.planes.iter().filter(|plane| plane.backing.load(Ordering::Acquire) == DRIVER)
     }
-
-    fn advise(&self, advice: i32) {
-        for plane in self.driver_planes() {
-            // SAFETY: a mapping of ours, whole. Failing leaves the child without these bytes, no worse.
-            unsafe { libc::madvise(plane.address.as_ptr().cast(), plane.length, advice) };
-        }
-    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.epoch != fork::epoch() {
-            return; // a child's image of its parent's memory
+        // Not a child's image of its parent's memory.
+        if self.epoch == fork::epoch() {
+            self.planes.iter().for_each(Plane::unmap);
         }
-        let unmap = || self.planes.iter().for_each(Plane::unmap);
-        // Memory of our own was never entered, and must not wait for the table's lock on the frame path.
-        if self.driver_planes().next().is_some() { fork::leave_buffer(self, unmap) } else { unmap() }
     }
 }
 

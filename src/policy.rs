@@ -17,9 +17,6 @@ pub const TIGHT_STEP: Duration = Duration::from_micros(100);
 pub const POLL_FIRST: Duration = Duration::from_millis(2);
 pub const POLL_LONGEST: Duration = Duration::from_millis(50);
 
-/// How often at most the holders are looked up anew while waiting.
-pub const HOLDERS_EVERY: Duration = Duration::from_millis(250);
-
 /// Buffers of a stream when the host does not say: one with the host, one being filled, two between.
 pub const BUFFERS_DEFAULT: u32 = 4;
 /// Fewest buffers that keep a stream going while the host looks at one frame.
@@ -40,7 +37,8 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3000);
 pub const LEAVE_STEP: Duration = Duration::from_millis(1);
 pub const LEAVE_GRACE: Duration = Duration::from_millis(20);
 
-/// How long fork waits for a lock that an open in another thread keeps, and for the child to let go.
+/// How long fork waits for what is in the making, and for the child to let go; and how long what is to be made waits
+/// for a fork.
 pub const FORK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A driver's timestamp is taken for a clock's when it lies within this much of that clock's present.
@@ -54,3 +52,11 @@ pub const SIDE_MOST: u32 = 16_384;
 
 /// Largest struct a host may pass: as the kernel's extensible system calls, one page.
 pub const STRUCT_SIZE_MOST: usize = 4096;
+
+/// Bytes of memory for a few words of our own.
+pub const PAGE: usize = 4096;
+
+/// How long a stream's start and stop wait for another program's raised V4L2 priority, and how often they look: our own
+/// cameras raise theirs for less than a millisecond.
+pub const PRIORITY_PATIENCE: Duration = Duration::from_millis(50);
+pub const PRIORITY_STEP: Duration = Duration::from_millis(1);

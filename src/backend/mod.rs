@@ -4,12 +4,11 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::error::Result;
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::Holders;
-use crate::kernel::Fd;
+use crate::kernel::{Closing, Fd};
 use crate::memory::{Buffer, PLANES_MOST};
 use crate::uri::Uri;
 
@@ -64,8 +63,8 @@ pub trait Device: Send + Sync {
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
 
-    /// Lets the camera go; with a deadline, by then even if the driver hangs: false when it did.
-    fn let_go(self: Box<Self>, deadline: Option<Instant>) -> bool;
+    /// Lets the camera go, in the background: its driver may hang. Dropping it does the same here and now.
+    fn let_go(self: Box<Self>) -> Option<Closing>;
 }
 
 /// A running stream. One caller at a time.

@@ -7,6 +7,8 @@
 
 #![allow(dead_code)] // each test uses its part of this
 
+pub mod faults;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

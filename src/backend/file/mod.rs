@@ -4,7 +4,6 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::paced::{Pace, Paced, Picture};
 use super::{Device, Identity, Notice, Source, Stream};
@@ -13,6 +12,7 @@ use crate::format::{
     Control, Format, FourCc, GREY, MJPEG, RGB24, Rate, StreamFormat, StreamRequest, YUV420, YUV422P, layout,
 };
 use crate::holders::Holders;
+use crate::kernel::Closing;
 use crate::policy;
 use crate::uri::Options;
 
@@ -243,8 +243,8 @@ impl Device for Player {
         Ok(Box::new(Paced::start(format, pace, request, picture, None)?))
     }
 
-    fn let_go(self: Box<Self>, _: Option<Instant>) -> bool {
-        true
+    fn let_go(self: Box<Self>) -> Option<Closing> {
+        None
     }
 }
 

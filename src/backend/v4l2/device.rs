@@ -1,7 +1,6 @@
 //! A V4L2 camera that is held: what it offers, its controls, and how a stream begins.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use v4l::v4l_sys::*;
 
@@ -11,7 +10,7 @@ use crate::backend::paced::buffers_within;
 use crate::backend::{Device, Identity, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, ControlKind, Format, FourCc, Rate, StreamFormat, StreamRequest, layout};
-use crate::kernel;
+use crate::kernel::Closing;
 use crate::memory::Buffer;
 
 /// No driver offers this many of anything; one that never ends its list must not hang its caller.
@@ -30,8 +29,12 @@ impl Held {
     /// Sets format and rate, and puts all buffers in place. Called while the priority is raised.
     fn set_up(&self, request: &StreamRequest) -> Result<Mapped> {
         let node = &self.node;
-        // The claim's buffers have the old format, and a driver changes none while there are buffers.
-        node.request_buffers(0).map_err(|e| node.failed(Request::Allocate, e))?;
+        // The claim's buffers have the old format, and a driver changes none while there are buffers. It still
+        // streams where the last stop was refused.
+        if node.request_buffers(0).is_err() {
+            let _ = node.stream_off();
+            node.request_buffers(0).map_err(|e| node.failed(Request::Allocate, e))?;
+        }
         let mut pixels = node.format()?;
         if request.fourcc.0 != 0 || request.width != 0 || request.height != 0 {
             pixels.ask(request.fourcc, request.width, request.height);
@@ -52,7 +55,6 @@ impl Held {
             return Err(Error::new(Kind::Budget, format!("{}: {message}", self.identity.uri))
                 .hint(format!("max_bytes = {} allows {wanted}", request.max_bytes)));
         }
-        let buffers = (0..count).map(|index| self.map(index)).collect::<Result<Vec<_>>>()?;
         let (width, height) = pixels.size();
         let format = StreamFormat {
             width,
@@ -63,7 +65,9 @@ impl Held {
             planes,
             buffers: count,
         };
-        let mut stream = Mapped::new(node.clone(), format, buffers, request.drop_policy);
+        // From here on the stream gives the buffers up when something fails.
+        let mut stream = Mapped::new(node.clone(), format, request.drop_policy);
+        (0..count).try_for_each(|index| self.map(index).map(|buffer| stream.add(buffer)))?;
         (0..count).try_for_each(|index| stream.requeue(index))?;
         Ok(stream)
     }
@@ -211,13 +215,9 @@ impl Device for Held {
         Ok(Box::new(started?))
     }
 
-    fn let_go(self: Box<Self>, deadline: Option<Instant>) -> bool {
-        match (Arc::try_unwrap(self.node), deadline) {
-            (Ok(node), Some(deadline)) => kernel::close_by(node.fd, deadline),
-            (Ok(_closed_by_its_drop), None) => true,
-            // Someone is inside a call to the driver still, and closes it on the way out.
-            (Err(_), _) => false,
-        }
+    fn let_go(self: Box<Self>) -> Option<Closing> {
+        // Where a stream is left that has the node as well, the last of the two closes it.
+        Arc::into_inner(self.node).map(|node| Closing::begin(node.fd))
     }
 }
 

@@ -82,15 +82,16 @@ impl Source for Node {
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
         let candidates = self.candidates()?;
         self.open.retain(|node| candidates.contains(&node.path));
-        let mut busy = None;
+        let mut refusal: Option<Error> = None;
         for path in &candidates {
             match self.attempt(path) {
                 Ok(held) => return Ok(Box::new(held)),
-                Err(error) if error.kind() == Kind::Busy => busy = busy.or(Some(error)),
-                Err(error) => return Err(error),
+                // Of several alike the next may do; a busy one can be waited for, whatever ails the others.
+                Err(error) if error.kind() == Kind::Busy => refusal = Some(error),
+                Err(error) => refusal = refusal.or(Some(error)),
             }
         }
-        Err(busy.unwrap_or_else(|| Error::new(Kind::NotFound, "no camera is meant by this name")))
+        Err(refusal.unwrap_or_else(|| Error::new(Kind::NotFound, "no camera is meant by this name")))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -176,11 +177,15 @@ fn identity(node: &OpenNode) -> Identity {
 /// Lease and buffers, or neither. The lease (flock) tells users of this library apart where a driver
 /// does not; the buffers keep everybody else out.
 fn claim(node: &OpenNode) -> Result<()> {
-    kernel::lock_exclusive(&node.fd).or_else(|error| match error.raw_os_error() {
-        Some(libc::EWOULDBLOCK) => Err(node.failed(Request::Claim, std::io::Error::from_raw_os_error(libc::EBUSY))),
-        // A file system without locks: the driver's own exclusion is what counts.
-        _ => Ok(()),
-    })?;
+    match kernel::lock_exclusive(&node.fd) {
+        Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => {
+            // Its holder may be left with a camera that is unplugged: the node that comes back is another one.
+            node.format()?;
+            return Err(node.failed(Request::Lease, std::io::Error::from_raw_os_error(libc::EBUSY)));
+        }
+        // On a file system without locks the driver's own exclusion is what counts.
+        _ => {}
+    }
     match node.request_buffers(1) {
         Ok(1..) => Ok(()),
         outcome => {

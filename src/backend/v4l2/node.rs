@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use v4l::v4l_sys::*;
 use v4l::v4l2::vidioc;
@@ -10,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{FourCc, Rate};
 use crate::kernel::Fd;
 use crate::memory::PLANES_MOST;
+use crate::policy;
 
 /// A video node that is open, and which of the two streaming interfaces it has.
 pub struct OpenNode {
@@ -49,6 +51,7 @@ pub struct PixelFormat {
 pub enum Request {
     Open,
     QueryCapability,
+    Lease,
     Claim,
     GetFormat,
     SetFormat,
@@ -68,6 +71,7 @@ impl Request {
         match self {
             Request::Open => "opening it",
             Request::QueryCapability => "asking what it is (VIDIOC_QUERYCAP)",
+            Request::Lease => "taking the lease that users of this library have on it (flock)",
             Request::Claim => "claiming its buffers (VIDIOC_REQBUFS)",
             Request::GetFormat => "reading its format (VIDIOC_G_FMT)",
             Request::SetFormat => "setting its format (VIDIOC_S_FMT)",
@@ -109,7 +113,11 @@ impl OpenNode {
         // SAFETY: all zeroes is a valid v4l2_capability.
         let mut raw: v4l2_capability = unsafe { std::mem::zeroed() };
         request(&fd, vidioc::VIDIOC_QUERYCAP, &mut raw).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOTTY | libc::EINVAL) => not_a_camera(path, "it is no video device"),
+            Some(libc::ENOTTY | libc::EINVAL) => {
+                Error::system(format!("{}: it is no video device", path.display()), error)
+                    .with_kind(Kind::Unsupported)
+                    .hint(NODES_THAT_GIVE_PICTURES)
+            }
             _ => failed(path, Request::QueryCapability, error),
         })?;
         // A driver that has several nodes tells in device_caps what this one can do.
@@ -138,18 +146,25 @@ impl OpenNode {
         self.buffer_type == v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE
     }
 
-    /// While raised, the kernel refuses others that would set a format or take buffers.
+    /// While raised, the kernel refuses others that would set a format or take buffers. All nodes of a device share
+    /// one priority: where another has raised its own, it is waited for, for a moment.
     pub fn raise_priority(&self) {
-        self.set_priority(v4l2_priority_V4L2_PRIORITY_RECORD);
+        let deadline = Instant::now() + policy::PRIORITY_PATIENCE;
+        let busy = |error: &std::io::Error| error.raw_os_error() == Some(libc::EBUSY);
+        while self.set_priority(v4l2_priority_V4L2_PRIORITY_RECORD).is_err_and(|e| busy(&e))
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(policy::PRIORITY_STEP);
+        }
     }
 
     pub fn restore_priority(&self) {
-        self.set_priority(v4l2_priority_V4L2_PRIORITY_DEFAULT);
+        // A driver without priorities streams as well.
+        let _ = self.set_priority(v4l2_priority_V4L2_PRIORITY_DEFAULT);
     }
 
-    /// A driver without priorities streams as well.
-    fn set_priority(&self, mut priority: v4l2_priority) {
-        let _ = request(&self.fd, vidioc::VIDIOC_S_PRIORITY, &mut priority);
+    fn set_priority(&self, mut priority: v4l2_priority) -> std::io::Result<()> {
+        request(&self.fd, vidioc::VIDIOC_S_PRIORITY, &mut priority)
     }
 
     /// Takes or (with 0) gives up buffers, and with them the right to stream. How many it became.
@@ -485,9 +500,10 @@ fn request<T>(fd: &Fd, code: vidioc::_IOC_TYPE, argument: &mut T) -> std::io::Re
     }
 }
 
+const NODES_THAT_GIVE_PICTURES: &str = "camlease_device_list_new lists the nodes that give pictures";
+
 fn not_a_camera(path: &Path, why: &str) -> Error {
-    Error::new(Kind::Unsupported, format!("{}: {why}", path.display()))
-        .hint("camlease_device_list_new lists the nodes that give pictures")
+    Error::new(Kind::Unsupported, format!("{}: {why}", path.display())).hint(NODES_THAT_GIVE_PICTURES)
 }
 
 fn failed(path: &Path, request: Request, cause: std::io::Error) -> Error {
@@ -502,6 +518,7 @@ fn failed(path: &Path, request: Request, cause: std::io::Error) -> Error {
         (Request::Open, libc::ENOENT) => {
             error.hint("is the camera plugged in? camlease_device_list_new lists what is there")
         }
+        (Request::StreamOn | Request::SetFormat, libc::ENOSPC) => error.hint("the USB bus has no bandwidth left"),
         (_, libc::ENODEV) => error.hint("plug it in again and reopen it"),
         (Request::Dequeue, libc::EIO | libc::EPIPE) => error.hint("stop the stream and start it again"),
         (_, libc::EPROTO | libc::EPIPE) => {

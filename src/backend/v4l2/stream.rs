@@ -27,15 +27,11 @@ pub struct Mapped {
     stale_ns: i64,
     /// The last frame was one, and was given back.
     skipped_stale: bool,
+    clock: Clock,
 }
 
 impl Mapped {
-    pub fn new(
-        node: Arc<OpenNode>,
-        format: StreamFormat,
-        buffers: Vec<Arc<Buffer>>,
-        drop_policy: DropPolicy,
-    ) -> Mapped {
+    pub fn new(node: Arc<OpenNode>, format: StreamFormat, drop_policy: DropPolicy) -> Mapped {
         let whole = match format.planes.len() {
             1 => layout(format.fourcc, format.width, format.height).map_or(0, |(_, bytes)| bytes),
             _ => 0,
@@ -44,6 +40,7 @@ impl Mapped {
             true => format.rate.ns_of(policy::STALE_INTERVALS),
             false => policy::STALE_NS,
         };
+        let buffers = Vec::with_capacity(format.buffers as usize);
         Mapped {
             node,
             format,
@@ -54,7 +51,12 @@ impl Mapped {
             queued: 0,
             stale_ns,
             skipped_stale: false,
+            clock: Clock::default(),
         }
+    }
+
+    pub fn add(&mut self, buffer: Arc<Buffer>) {
+        self.buffers.push(buffer);
     }
 
     fn filled(&mut self, full: Dequeued) -> Filled {
@@ -70,7 +72,7 @@ impl Mapped {
             offset: full.offset,
             used: full.used,
             sequence: self.sequence,
-            timestamp_ns: to_monotonic(full.timestamp_us * 1000),
+            timestamp_ns: self.clock.to_monotonic(full.timestamp_us * 1000),
             corrupt: full.corrupt || full.used[0] < self.whole,
         }
     }
@@ -155,14 +157,27 @@ impl Drop for Mapped {
 }
 
 /// Drivers stamp in CLOCK_MONOTONIC, CLOCK_REALTIME (older ones, and uvcvideo when it is told so,
-/// which then still claims monotonic) or not at all. Whose present it is near, that clock it is.
-fn to_monotonic(stamp_ns: i64) -> i64 {
-    let now = monotonic_ns();
-    if (now - stamp_ns).abs() <= policy::CLOCK_TOLERANCE_NS {
-        return stamp_ns;
+/// which then still claims monotonic) or not at all. Whose present a stamp is near, that clock it is.
+#[derive(Default)]
+struct Clock {
+    /// The last stamp that was monotonic: one that follows it closely is so, too, and needs no look at a clock.
+    monotonic: Option<i64>,
+}
+
+impl Clock {
+    fn to_monotonic(&mut self, stamp_ns: i64) -> i64 {
+        let near = 0..=policy::CLOCK_TOLERANCE_NS;
+        if !self.monotonic.is_some_and(|last| near.contains(&(stamp_ns - last))) {
+            let now = monotonic_ns();
+            if !near.contains(&(now - stamp_ns).abs()) {
+                self.monotonic = None;
+                let real = clock_ns(libc::CLOCK_REALTIME);
+                return if near.contains(&(real - stamp_ns).abs()) { stamp_ns - real + now } else { now };
+            }
+        }
+        self.monotonic = Some(stamp_ns);
+        stamp_ns
     }
-    let real = clock_ns(libc::CLOCK_REALTIME);
-    if (real - stamp_ns).abs() <= policy::CLOCK_TOLERANCE_NS { stamp_ns - real + now } else { now }
 }
 
 #[cfg(test)]
@@ -171,6 +186,7 @@ mod tests {
 
     #[test]
     fn timestamps_of_other_clocks_become_monotonic() {
+        let to_monotonic = |stamp_ns| Clock::default().to_monotonic(stamp_ns);
         let now = monotonic_ns();
         assert_eq!(to_monotonic(now - 5_000_000), now - 5_000_000);
         let real = clock_ns(libc::CLOCK_REALTIME);
