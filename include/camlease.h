@@ -1251,7 +1251,8 @@ void camlease_set_shutdown_timeout(uint32_t timeout_ms);
  * @param user_data Handed to the callback.
  * @param level The most talkative level wanted, CAMLEASE_LOG_ERROR to CAMLEASE_LOG_DEBUG.
  * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT for another level; CAMLEASE_UNSUPPORTED in a Rust
- * program that has a logger of its own. Callable from any thread, but not from a log callback.
+ * program that has a logger of its own; CAMLEASE_WRONG_STATE when a thread does not return from the former
+ * callback. Callable from any thread, but not from a log callback.
  */
 camlease_status camlease_set_log_callback(camlease_log_callback callback, void *user_data, uint32_t level);
 

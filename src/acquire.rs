@@ -53,9 +53,9 @@ pub fn shut_down() {
     WAITS.each().for_each(|(_, wait)| wait.signal());
 }
 
-/// Whether any other thread waits for a camera.
+/// Whether any other thread of this process waits for a camera. A child sees its parent's waits as well.
 pub fn others_wait() -> bool {
-    WAITS.each().count() > OWN_WAITS.get()
+    WAITS.each().filter(|(_, wait)| wait.is_own()).count() > OWN_WAITS.get()
 }
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {

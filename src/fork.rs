@@ -30,9 +30,16 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// How many forks lie between the first process and this one, as far as this library saw.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
-/// One word that reads 0 in a child until the child has let go; points at [`EPOCH`] where the kernel
-/// knows no MADV_WIPEONFORK.
-static WITNESS: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const EPOCH).cast_mut());
+
+/// What reads as zeroes in a child until the child has let go.
+struct Witness {
+    epoch: AtomicU64,
+    /// One of the child's threads lets go; the others wait for it.
+    taken: AtomicBool,
+}
+/// Before [`watch`], and where the kernel knows no MADV_WIPEONFORK.
+static UNWIPED: Witness = Witness { epoch: AtomicU64::new(1), taken: AtomicBool::new(true) };
+static WITNESS: AtomicPtr<Witness> = AtomicPtr::new((&raw const UNWIPED).cast_mut());
 
 /// Words that parent and child both see: a child writes its fork's ticket when it has let go.
 static TICKETS: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
@@ -46,9 +53,15 @@ thread_local! {
 
 /// Which process a thing belongs to: differs between parent and child. Costs two loads.
 pub fn epoch() -> u64 {
-    // SAFETY: WITNESS points at EPOCH or at a page that is never unmapped.
-    let seen = unsafe { (*WITNESS.load(Ordering::Acquire)).load(Ordering::Acquire) };
-    if seen != 0 { seen } else { unannounced_child() }
+    match witness().epoch.load(Ordering::Acquire) {
+        0 => unannounced_child(),
+        seen => seen,
+    }
+}
+
+fn witness() -> &'static Witness {
+    // SAFETY: it points at UNWIPED or at a page that is never unmapped.
+    unsafe { &*WITNESS.load(Ordering::Acquire) }
 }
 
 /// Handlers registered first run last before a fork, and so meet no handler of the host that waits.
@@ -65,10 +78,10 @@ pub extern "C" fn watch() {
     if let Some(page) = page(libc::MAP_PRIVATE) {
         // SAFETY: the page just mapped, whole.
         if unsafe { libc::madvise(page.cast(), policy::PAGE, libc::MADV_WIPEONFORK) } == 0 {
-            let word: *mut AtomicU64 = page.cast();
+            let wiped: *mut Witness = page.cast();
             // SAFETY: page-aligned, zeroed memory of ours.
-            unsafe { (*word).store(EPOCH.load(Ordering::Relaxed), Ordering::Release) };
-            WITNESS.store(word, Ordering::Release);
+            unsafe { (*wiped).epoch.store(EPOCH.load(Ordering::Relaxed), Ordering::Release) };
+            WITNESS.store(wiped, Ordering::Release);
         }
     }
     TICKETS.store(page(libc::MAP_SHARED).unwrap_or(std::ptr::null_mut()).cast(), Ordering::Release);
@@ -212,11 +225,20 @@ extern "C" fn after_in_child() {
     }
 }
 
-/// A child that ran no handler: it inherited descriptors, but no mapping.
+/// A child that ran no handler: it inherited descriptors, but no mapping. Nothing is its own until this returns, in
+/// any of its threads.
 #[cold]
 fn unannounced_child() -> u64 {
-    let_go(false);
-    EPOCH.load(Ordering::Acquire)
+    let witness = witness();
+    if !witness.taken.swap(true, Ordering::AcqRel) {
+        let_go(false);
+    }
+    // Bounded, as a signal handler may have come upon the thread that lets go. Nothing is of epoch 0.
+    let deadline = Instant::now() + policy::FORK_PATIENCE;
+    while witness.epoch.load(Ordering::Acquire) == 0 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    witness.epoch.load(Ordering::Acquire)
 }
 
 /// Closes and unmaps all that came from the parent. Frames that were out stay readable where they were inherited.
@@ -238,6 +260,5 @@ fn let_go(buffers_inherited: bool) {
     IN_THE_MAKING.store(0, Ordering::SeqCst);
     FORKS.store(0, Ordering::SeqCst);
     let next = EPOCH.fetch_add(1, Ordering::AcqRel) + 1;
-    // SAFETY: as in `epoch`.
-    unsafe { (*WITNESS.load(Ordering::Acquire)).store(next, Ordering::Release) };
+    witness().epoch.store(next, Ordering::Release);
 }

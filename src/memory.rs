@@ -2,8 +2,8 @@
 //! that a frame stays readable at its address while the device goes to the next user.
 
 use std::os::fd::RawFd;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::fork;
@@ -15,8 +15,8 @@ pub const PLANES_MOST: usize = 4;
 pub struct Buffer {
     planes: Vec<Plane>,
     use_: AtomicU8,
-    /// Kept while planes change hands, and while a fork handler gives advice on them.
-    changing: Mutex<()>,
+    /// Kept while planes change hands, and while a fork handler gives advice on them: forks that are under way.
+    changing: Mutex<u32>,
     /// Its place in the table of what a child must let go of; 0 for none.
     entered: AtomicU64,
     epoch: u64,
@@ -26,6 +26,8 @@ struct Plane {
     address: NonNull<u8>,
     length: usize,
     backing: AtomicU8,
+    /// During a fork, for a child that cannot inherit the driver's memory: its bytes, or NULL.
+    copy: AtomicPtr<u8>,
 }
 
 // Who may touch the bytes.
@@ -53,7 +55,7 @@ impl Buffer {
             for &(offset, length) in planes {
                 // SAFETY: a new mapping at an address of the kernel's choice.
                 let plane = unsafe { map(length, libc::PROT_READ, libc::MAP_SHARED, fd, offset) }?;
-                mapped.planes.push(Plane { address: plane, length, backing: AtomicU8::new(DRIVER) });
+                mapped.planes.push(Plane::new(plane, length, DRIVER));
                 // A child must not keep the device busy through a copy of this mapping.
                 // SAFETY: the mapping just made, whole.
                 if unsafe { libc::madvise(plane.as_ptr().cast(), length, libc::MADV_DONTFORK) } != 0 {
@@ -70,7 +72,7 @@ impl Buffer {
     pub fn anonymous(length: usize) -> std::io::Result<Arc<Buffer>> {
         let mut own = Buffer::empty(1);
         let plane = anonymous(length)?;
-        own.planes.push(Plane { address: plane, length, backing: AtomicU8::new(PRIVATE) });
+        own.planes.push(Plane::new(plane, length, PRIVATE));
         Ok(Arc::new(own))
     }
 
@@ -78,7 +80,7 @@ impl Buffer {
         Buffer {
             planes: Vec::with_capacity(planes),
             use_: AtomicU8::new(IDLE),
-            changing: Mutex::new(()),
+            changing: Mutex::new(0),
             entered: AtomicU64::new(0),
             epoch: fork::epoch(),
         }
@@ -142,13 +144,14 @@ impl Buffer {
     /// In the parent, around a fork: for that moment the memory is inherited, so that the child can keep what is, or
     /// is just being, handed out.
     pub(crate) fn inherit(&self, inherit: bool) {
-        // One that is being given up right now is past its time.
-        let Ok(_changing) = self.changing.try_lock() else { return };
-        let advice = if inherit { libc::MADV_DOFORK } else { libc::MADV_DONTFORK };
-        for plane in self.driver_planes() {
-            // SAFETY: a mapping of ours, whole. Failing leaves the child without these bytes, no worse.
-            unsafe { libc::madvise(plane.address.as_ptr().cast(), plane.length, advice) };
+        let mut forks = self.changing.lock().unwrap_or_else(|e| e.into_inner());
+        // Several threads may fork at once: the first makes it so, the last undoes it.
+        match (inherit, *forks) {
+            (true, 0) => self.driver_planes().for_each(|plane| plane.bequeath(self.is_handed_out())),
+            (false, 1) => self.planes.iter().for_each(Plane::withhold),
+            _ => {}
         }
+        *forks = if inherit { *forks + 1 } else { forks.saturating_sub(1) };
     }
 
     /// In the child: a frame that is with the host becomes a private copy, the rest goes.
@@ -156,10 +159,11 @@ impl Buffer {
         let keep = self.is_handed_out();
         for plane in self.driver_planes() {
             match (inherited, keep) {
-                (true, true) => plane.make_private(),
+                (true, true) => plane.keep_in_child(),
                 (true, false) => plane.unmap(),
                 (false, _) => plane.backing.store(NOTHING, Ordering::Release),
             }
+            plane.drop_copy();
         }
     }
 
@@ -178,23 +182,73 @@ impl Drop for Buffer {
 }
 
 impl Plane {
+    fn new(address: NonNull<u8>, length: usize, backing: u8) -> Plane {
+        Plane { address, length, backing: AtomicU8::new(backing), copy: AtomicPtr::default() }
+    }
+
+    /// Before a fork: the child is to have these bytes if they are with the host.
+    fn bequeath(&self, handed_out: bool) {
+        // SAFETY: a mapping of ours, whole.
+        let inherited = unsafe { libc::madvise(self.address.as_ptr().cast(), self.length, libc::MADV_DOFORK) } == 0;
+        // The kernel refuses it for memory of a device, which drivers with contiguous buffers map.
+        if !inherited && handed_out {
+            self.copy.store(self.copied().map_or(null_mut(), NonNull::as_ptr), Ordering::Release);
+        }
+    }
+
+    /// After a fork, in the parent.
+    fn withhold(&self) {
+        if self.backing.load(Ordering::Acquire) == DRIVER {
+            // SAFETY: a mapping of ours, whole.
+            unsafe { libc::madvise(self.address.as_ptr().cast(), self.length, libc::MADV_DONTFORK) };
+        }
+        self.drop_copy();
+    }
+
+    fn drop_copy(&self) {
+        let copy = self.copy.swap(null_mut(), Ordering::AcqRel);
+        if !copy.is_null() {
+            // SAFETY: a mapping of ours of this length, and the swap makes this happen once.
+            unsafe { libc::munmap(copy.cast(), self.length) };
+        }
+    }
+
+    fn keep_in_child(&self) {
+        let mut resident = 0u8;
+        // SAFETY: room for the one page that is asked about; ENOMEM tells that nothing is mapped there.
+        let is_mapped = unsafe { libc::mincore(self.address.as_ptr().cast(), 1, &mut resident) } == 0;
+        match NonNull::new(self.copy.swap(null_mut(), Ordering::AcqRel)) {
+            None if is_mapped => self.make_private(),
+            copy => self.replace(copy),
+        }
+    }
+
     /// Replaces the driver's memory by a copy at the same address, in one step as seen by other threads.
     /// Async-signal-safe: also runs in a forked child.
     fn make_private(&self) {
+        self.replace(self.copied());
+    }
+
+    fn copied(&self) -> Option<NonNull<u8>> {
+        let copy = anonymous(self.length).ok()?;
+        // SAFETY: source and destination are whole mappings of this length.
+        unsafe { std::ptr::copy_nonoverlapping(self.address.as_ptr(), copy.as_ptr(), self.length) };
+        Some(copy)
+    }
+
+    /// Puts `copy` in the place of what is mapped.
+    fn replace(&self, copy: Option<NonNull<u8>>) {
         let at = self.address.as_ptr().cast::<libc::c_void>();
-        // SAFETY: source and destination are whole mappings of this length; mremap moves our new one
-        // over our old one, which drops the driver's reference.
-        let moved = unsafe {
-            anonymous(self.length).is_ok_and(|copy| {
-                std::ptr::copy_nonoverlapping(self.address.as_ptr(), copy.as_ptr(), self.length);
-                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-                let moved = libc::mremap(copy.as_ptr().cast(), self.length, self.length, flags, at) != libc::MAP_FAILED;
-                if !moved {
-                    libc::munmap(copy.as_ptr().cast(), self.length);
-                }
-                moved
-            })
-        };
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: mremap moves our new mapping over our old one of the same length, which drops the driver's
+        // reference.
+        let moved = copy.is_some_and(|copy| unsafe {
+            let moved = libc::mremap(copy.as_ptr().cast(), self.length, self.length, flags, at) != libc::MAP_FAILED;
+            if !moved {
+                libc::munmap(copy.as_ptr().cast(), self.length);
+            }
+            moved
+        });
         if !moved {
             // No memory for a copy. The device must become free all the same, and the host must not
             // crash on its pointer: the bytes read as zero from now on.

@@ -44,6 +44,9 @@ pub const FORK_PATIENCE: Duration = Duration::from_millis(500);
 /// A driver's timestamp is taken for a clock's when it lies within this much of that clock's present.
 pub const CLOCK_TOLERANCE_NS: i64 = 10_000_000_000;
 
+/// How long a new log callback waits for threads to return from the former one.
+pub const LOG_PATIENCE: Duration = Duration::from_millis(1000);
+
 /// Longest name of a virtual camera, in bytes: it becomes part of an abstract socket's name (107 at most).
 pub const VIRTUAL_NAME_MOST: usize = 64;
 

@@ -1,6 +1,7 @@
 //! Camera handles: open, stream, look, close.
 
 use std::ffi::{CString, c_char, c_void};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::cancel::{CANCELS, camlease_cancel};
 use super::frame::{FRAMES, camlease_frame};
@@ -21,6 +22,8 @@ pub struct camlease_camera {
 /// A camera and the texts about it that were lent to the host.
 pub struct Opened {
     pub camera: Camera,
+    /// Of its last stream.
+    buffers: AtomicU32,
     uri: CString,
     name: CString,
     driver: CString,
@@ -268,7 +271,7 @@ impl Opened {
         let identity = camera.identity();
         let [uri, name, driver, serial, bus] =
             [&identity.uri, &identity.name, &identity.driver, &identity.serial, &identity.bus].map(|text| c_text(text));
-        Opened { camera, uri, name, driver, serial, bus }
+        Opened { camera, buffers: AtomicU32::new(0), uri, name, driver, serial, bus }
     }
 }
 
@@ -300,8 +303,10 @@ pub unsafe extern "C" fn camlease_camera_start(
     call(|| {
         // SAFETY: see the conventions.
         let request = unsafe { read(options) }?.map_or(Ok(StreamRequest::default()), request)?;
-        let started = CAMERAS.get(camera)?.camera.start(&request)?;
-        FRAMES.reserve(started.buffers); // so that no frame allocates
+        let opened = CAMERAS.get(camera)?;
+        opened.buffers.store(opened.camera.start(&request)?.buffers, Ordering::Relaxed);
+        // Room for all frames that all cameras can have out, so that no frame allocates.
+        FRAMES.reserve(CAMERAS.each().map(|opened| opened.buffers.load(Ordering::Relaxed)).sum());
         Ok(())
     })
 }

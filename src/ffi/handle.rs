@@ -53,6 +53,11 @@ impl<T> Handles<T> {
         self.own(handle.cast(), self.slab.remove(handle.addr() as u64))
     }
 
+    /// Everything of this process that there is a handle of.
+    pub fn each(&self) -> impl Iterator<Item = Pin<'_, Owned<T>>> {
+        self.slab.each().map(|(_, pin)| pin).filter(|pin| pin.epoch == fork::epoch())
+    }
+
     /// Room for `more` handles that will not allocate.
     pub fn reserve(&self, more: u32) {
         self.slab.reserve(more);

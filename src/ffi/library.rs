@@ -3,12 +3,12 @@
 use std::ffi::{c_char, c_void};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::status::{call, camlease_status};
 use super::structs::c_text;
 use crate::error::{Error, Kind};
-use crate::{camera, exit};
+use crate::{camera, exit, policy, timed};
 
 /// Version of the library that runs, for a program that loaded it at run time.
 ///
@@ -122,7 +122,8 @@ impl log::Log for Forward {
 /// @param user_data Handed to the callback.
 /// @param level The most talkative level wanted, CAMLEASE_LOG_ERROR to CAMLEASE_LOG_DEBUG.
 /// @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT for another level; CAMLEASE_UNSUPPORTED in a Rust
-/// program that has a logger of its own. Callable from any thread, but not from a log callback.
+/// program that has a logger of its own; CAMLEASE_WRONG_STATE when a thread does not return from the former
+/// callback. Callable from any thread, but not from a log callback.
 #[unsafe(no_mangle)]
 pub extern "C" fn camlease_set_log_callback(
     callback: camlease_log_callback,
@@ -138,7 +139,10 @@ pub extern "C" fn camlease_set_log_callback(
             CAMLEASE_LOG_DEBUG => log::LevelFilter::Debug,
             _ => return Err(Error::new(Kind::InvalidArgument, format!("there is no log level {level}"))),
         };
-        let mut sink = SINK.write().unwrap_or_else(|e| e.into_inner());
+        // Bounded: in a forked child a callback may be under way in a thread that is not there.
+        let deadline = Some(Instant::now() + policy::LOG_PATIENCE);
+        let mut sink = timed::write_by(&SINK, deadline)
+            .ok_or_else(|| Error::new(Kind::WrongState, "a thread does not return from the former log callback"))?;
         if !OURS.load(Ordering::Relaxed) {
             log::set_logger(&Forward).map_err(|_| {
                 Error::new(Kind::Unsupported, "this program has a logger of its own, which takes the messages")

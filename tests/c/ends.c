@@ -1,11 +1,13 @@
 /* Ends a process, or the library in it, for the tests in tests/end.rs.
  *
  * ends HOW URI BOUND_MS [URI]
- *   HOW: exit, shutdown, dlclose, handlers (host's own exit handlers), twice (shutdown, twice)
+ *   HOW: exit, shutdown, dlclose, handlers (host's own exit handlers), twice (shutdown, twice),
+ *        contended (threads wait for each other's locks, then dlclose), told (exit in on_wait)
  *   BOUND_MS: for camlease_set_shutdown_timeout; 0 leaves the default
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +74,25 @@ static void early(void)
     printf("early handler: close %s\n", name_of(CALL(camera_close)(camera)));
 }
 
+static void told(void *user_data, const char *message, const camlease_holder *holders, size_t count)
+{
+    (void)user_data, (void)message, (void)holders, (void)count;
+    exit(0);
+}
+
+static void *take_frames(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 20000; i++) {
+        camlease_frame *next;
+        struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
+        if (CALL(camera_next_frame)(camera, 0, &next) == CAMLEASE_OK)
+            CALL(frame_release)(next);
+        CALL(camera_info)(camera, &info);
+    }
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     const char *how = argv[1];
@@ -89,6 +110,13 @@ int main(int argc, char **argv)
     CALL(set_log_callback)(logged, NULL, CAMLEASE_LOG_ERROR);
     if (strcmp(how, "handlers") == 0)
         atexit(early);
+    if (strcmp(how, "told") == 0) {
+        camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
+        camlease_camera *none;
+        options.on_wait = told;
+        CALL(camera_open)(uri, &options, &none);
+        return 7;
+    }
     if (argc > 4)
         hold(argv[4]);
     hold(uri);
@@ -103,6 +131,20 @@ int main(int argc, char **argv)
         camlease_camera *other;
         printf("shutdown %s, shutdown %s, open %s\n", name_of(first), name_of(second),
                name_of(CALL(camera_open)(uri, NULL, &other)));
+    }
+    if (strcmp(how, "contended") == 0) {
+        pthread_t threads[4];
+        for (int i = 0; i < 4; i++)
+            pthread_create(&threads[i], NULL, take_frames, NULL);
+        take_frames(NULL); /* in this thread, too: it lives on */
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+        dlclose(library);
+        puts(dlopen("libcamlease.so.0", RTLD_NOW | RTLD_NOLOAD) ? "still loaded" : "unloaded");
+        library = dlopen("libcamlease.so.0", RTLD_NOW);
+        hold(uri);
+        puts("free");
+        return 0;
     }
     if (strcmp(how, "dlclose") == 0) {
         dlclose(library);

@@ -131,6 +131,8 @@ STAND_BETWEEN(int, madvise, (void *at, size_t length, int advice), (at, length, 
               advice == MADV_DOFORK ? "madvise_dofork" : "madvise", -1)
 STAND_BETWEEN(int, ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
               (fds, count, timeout, mask), true, "ppoll", -1)
+STAND_BETWEEN(int, epoll_wait, (int epoll, struct epoll_event *events, int most, int timeout),
+              (epoll, events, most, timeout), true, "epoll_wait", -1)
 STAND_BETWEEN(int, flock, (int fd, int operation), (fd, operation), (operation & LOCK_EX) != 0, "flock", -1)
 STAND_BETWEEN(int, eventfd, (unsigned value, int flags), (value, flags), true, "eventfd", -1)
 STAND_BETWEEN(int, epoll_create1, (int flags), (flags), true, "epoll_create1", -1)
