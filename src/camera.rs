@@ -10,7 +10,7 @@ use crate::backend::{self, Device, Filled, Identity, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
 use crate::frame::Frame;
-use crate::holders::{Activity, Holders};
+use crate::holders::Holders;
 use crate::kernel::{Epoll, Event, Inotify};
 use crate::policy;
 use crate::slab::{Slab, Token};
@@ -477,25 +477,15 @@ pub fn shut_down(timeout: Duration) -> bool {
 
 /// Who holds a camera, by its name.
 pub fn holders(uri: &str) -> Result<Holders> {
-    let mut holders = backend::source(&Uri::parse(uri)?)?.holders();
+    let source = backend::source(&Uri::parse(uri)?)?;
+    let mut holders = source.holders();
     let own = std::process::id() as i32;
-    for camera in live() {
-        let mine = holders.list.iter_mut().find(|holder| holder.pid == own);
-        if let Some(holder) = mine
-            && (camera.identity.uri == uri || camera.identity.uri == canonical(uri))
-        {
+    for camera in live().filter(|camera| source.names(&camera.identity)) {
+        if let Some(holder) = holders.list.iter_mut().find(|holder| holder.pid == own) {
             holder.name = camera.holder_name.clone();
-            if camera.stream.try_lock().is_ok_and(|running| running.stream.is_some()) {
-                holder.activity = Activity::Streaming;
-            }
         }
     }
     Ok(holders)
-}
-
-fn canonical(uri: &str) -> String {
-    let path = uri.strip_prefix("v4l2:").unwrap_or(uri);
-    std::fs::canonicalize(path).map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 /// A failed open names the camera that was asked for, even where the message names its node.

@@ -56,6 +56,13 @@ impl Target {
         let number = fs::metadata(node).ok()?.rdev();
         (number != 0).then(|| Target::Device { node: node.to_owned(), number })
     }
+
+    pub fn device_number(&self) -> Option<u64> {
+        match self {
+            Target::Device { number, .. } => Some(*number),
+            Target::Socket { .. } => None,
+        }
+    }
 }
 
 /// Looks through all processes once. Each inner list belongs to one camera: its first target is the

@@ -176,6 +176,21 @@ fn held_by_this_process_itself() {
     let own = camlease::holders(&uri).unwrap().list;
     assert_eq!((own.len(), own[0].pid, own[0].name.as_str()), (1, std::process::id() as i32, "left eye"));
     drop(first);
+
+    // Who waits for a camera has its node open, and holds nothing: not for other waiters of the process either.
+    let stream = Stream::start(Path::new(&uri));
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| drop(open(&uri, PATIENCE).unwrap()));
+        let nodes_open = || {
+            let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            descriptors.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == Path::new(&uri))).count()
+        };
+        wait_for("the waiter to have the node open", PATIENCE, || (nodes_open() == 1).then_some(()));
+        let pids: Vec<_> = camlease::holders(&uri).unwrap().list.iter().map(|holder| holder.pid).collect();
+        assert_eq!(pids, [stream.process_id() as i32]);
+        stream.kill();
+        waiter.join().unwrap();
+    });
     drop(open(&uri, Duration::ZERO).unwrap());
     assert_eq!(camlease::holders(&uri).unwrap(), Holders::default());
 }

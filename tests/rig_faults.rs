@@ -70,11 +70,9 @@ fn table() -> Vec<Case> {
     enter("open", "epoll_create1", 0, &descriptors);
     enter("open", "epoll_ctl", 0, &[(ENOMEM, "BUDGET"), (ENOSPC, "IO")]);
 
-    // The buffers of the claim are given up, then the stream's are made.
-    for skip in [0, 1] {
-        enter("start", "VIDIOC_REQBUFS", skip, &ANY);
-        enter("start", "VIDIOC_REQBUFS", skip, &reqbufs);
-    }
+    // The buffers of the claim are given up, at the second attempt after a STREAMOFF, then the stream's are made.
+    enter("start", "VIDIOC_REQBUFS", 1, &ANY);
+    enter("start", "VIDIOC_REQBUFS", 1, &reqbufs);
     enter("start", "VIDIOC_G_FMT", 0, &ANY);
     enter("start", "VIDIOC_G_FMT", 0, &[(EINVAL, "IO"), (ENOTTY, "UNSUPPORTED"), (EBUSY, "BUSY")]);
     enter("start", "VIDIOC_S_FMT", 0, &ANY);
@@ -168,6 +166,10 @@ fn table() -> Vec<Case> {
     // Memory that the kernel does not let a child inherit, as that of many boards' drivers: the child has the frame still.
     enter("fork", "madvise_dofork", 0, &[(EINVAL, "OK"), (ENOMEM, "OK")]);
 
+    let twice = |&(errno, status): &(i32, &str)| Case::new("start", "VIDIOC_REQBUFS", 0, 2, errno, status);
+    cases.extend(reqbufs.iter().map(twice));
+    cases.extend(ANY.iter().filter(|any| any.0 != EINTR).map(twice));
+
     // From some call on each one fails.
     cases.push(Case::new("frame", "VIDIOC_DQBUF", 0, 0, EAGAIN, "TIMEOUT"));
     cases.push(Case::new("open", "VIDIOC_REQBUFS", 0, 0, EBUSY, "BUSY"));
@@ -203,13 +205,36 @@ fn vivid_with_contiguous_memory() {
     let _alone = alone();
     vivid::unload();
     support::run(Command::new("modprobe").args(["vivid", "n_devs=1", "node_types=0x1", "allocators=1"]));
-    let node = camlease_rig::wait_for("vivid's node", Duration::from_secs(20), || {
+    let node = camlease_rig::wait_for("vivid's node", SOON, || {
         Some(PathBuf::from("/dev/video0")).filter(|node| node.exists())
     });
-    let cases: Vec<Case> =
-        table().into_iter().filter(|case| ["fork", "close", "release"].contains(&case.phase.as_str())).collect();
-    run_cases(node.to_str().unwrap(), &cases);
+    let uri = node.to_str().unwrap();
+    let camera = started(uri);
+    let mappings = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let flags =
+        mappings.split(uri).nth(1).and_then(|rest| rest.split_once("VmFlags:")).expect("its buffers are mapped").1;
+    assert!(flags.lines().next().unwrap().contains(" io"), "this memory is no device's: {flags}");
+    drop(camera);
+    run_cases(uri, &table().into_iter().filter(|case| case.phase != "open").collect::<Vec<_>>());
+    children_disturb_nobody(uri);
     vivid::unload();
+}
+
+#[test]
+fn children_of_a_process_with_a_real_camera() {
+    let _alone = alone();
+    for multiplanar in [false, true] {
+        children_disturb_nobody(
+            vivid::load(VividOptions { multiplanar, ..VividOptions::default() })[0].to_str().unwrap(),
+        );
+    }
+    let webcam = Webcam::plug(WebcamOptions::default());
+    children_disturb_nobody(webcam.node().to_str().unwrap());
+}
+
+#[track_caller]
+fn children_disturb_nobody(uri: &str) {
+    support::run(Command::new(support::c_program("handles_fork.c", &[])).arg(uri));
 }
 
 #[test]

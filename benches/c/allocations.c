@@ -87,7 +87,7 @@ static unsigned long stream(const char *uri, uint32_t drop_policy, unsigned fram
     made = atomic_load(&allocations) - made;
     freed = atomic_load(&frees) - freed;
     must(camlease_camera_close(camera), uri);
-    printf("%-44.44s %-9s %7u %12lu %7lu %11lu\n", uri, drop_policy == CAMLEASE_DROP_OLDEST ? "newest" : "in order", frames,
+    printf("%-44s %-9s %7u %12lu %7lu %11lu\n", strlen(uri) > 44 ? uri + strlen(uri) - 44 : uri, drop_policy == CAMLEASE_DROP_OLDEST ? "newest" : "in order", frames,
            made, freed, setting_up);
     return made + freed;
 }

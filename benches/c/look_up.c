@@ -73,7 +73,7 @@ struct job {
     enum subject subject;
     unsigned camera;
     pthread_barrier_t *start;
-    int64_t cpu_ns;
+    int64_t cpu_ns, began_ns, ended_ns;
 };
 
 static void *work(void *given)
@@ -87,6 +87,7 @@ static void *work(void *given)
     int32_t fd = 0;
     int64_t began;
     pthread_barrier_wait(job->start);
+    job->began_ns = now_ns(CLOCK_MONOTONIC);
     began = now_ns(CLOCK_THREAD_CPUTIME_ID);
     switch (job->subject) {
     case EMPTY:
@@ -106,6 +107,7 @@ static void *work(void *given)
             failures += camlease_frame_info(frame, &data) != CAMLEASE_OK;
     }
     job->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - began;
+    job->ended_ns = now_ns(CLOCK_MONOTONIC);
     (void)seen;
     if (failures)
         die("%u of %u calls failed", failures, calls);
@@ -117,23 +119,22 @@ static void measure(enum subject subject, enum setting setting, struct series *c
     unsigned threads = setting == ALONE ? 1 : THREADS;
     struct job jobs[THREADS];
     pthread_barrier_t start;
-    int64_t began, took, cpu = 0;
-    pthread_barrier_init(&start, NULL, threads + 1);
+    int64_t began = INT64_MAX, ended = 0, cpu = 0;
+    pthread_barrier_init(&start, NULL, threads);
     for (unsigned at = 0; at < threads; at++) {
         jobs[at] = (struct job){ .subject = subject, .camera = setting == OWN_CAMERAS ? at : 0, .start = &start };
         if (pthread_create(&jobs[at].thread, NULL, work, &jobs[at]))
             die("pthread_create");
     }
-    pthread_barrier_wait(&start);
-    began = now_ns(CLOCK_MONOTONIC);
     for (unsigned at = 0; at < threads; at++) {
         pthread_join(jobs[at].thread, NULL);
         cpu += jobs[at].cpu_ns;
+        began = jobs[at].began_ns < began ? jobs[at].began_ns : began;
+        ended = jobs[at].ended_ns > ended ? jobs[at].ended_ns : ended;
     }
-    took = now_ns(CLOCK_MONOTONIC) - began;
     pthread_barrier_destroy(&start);
     add(cpu_ns, (double)cpu / threads / calls);
-    add(per_us, (double)calls * threads * 1e3 / (double)took);
+    add(per_us, (double)calls * threads * 1e3 / (double)(ended - began));
 }
 
 int main(int argc, char **argv)

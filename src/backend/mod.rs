@@ -28,6 +28,9 @@ pub trait Source: Send {
 
     /// Who has it.
     fn holders(&self) -> Holders;
+
+    /// Whether this is the name of the camera with that identity.
+    fn names(&self, identity: &Identity) -> bool;
 }
 
 /// What to watch while somebody else has the camera.

@@ -28,6 +28,7 @@ const FORMATS: [(FourCc, &str); 6] = [
     (RGB24, "24-bit RGB 8-8-8"),
     (BGR24, "24-bit BGR 8-8-8"),
 ];
+const DRIVER: &str = "virtual";
 const SIDE_LEAST: u32 = 8;
 const RATE_MOST: u32 = 1000;
 const BRIGHTNESS: u32 = 0x0098_0900; // V4L2_CID_BRIGHTNESS
@@ -144,7 +145,7 @@ impl Source for Virtual {
         let identity = Identity {
             uri: uri.clone(),
             name: self.camera.name.clone(),
-            driver: "virtual".into(),
+            driver: DRIVER.into(),
             serial: String::new(),
             bus: String::new(),
         };
@@ -172,6 +173,10 @@ impl Source for Virtual {
             holders.unreadable = 0;
         }
         holders
+    }
+
+    fn names(&self, identity: &Identity) -> bool {
+        identity.driver == DRIVER && identity.name == self.camera.name
     }
 }
 
@@ -206,7 +211,7 @@ pub fn list() -> Vec<Found> {
                 let identity = Identity {
                     uri: format!("virtual:{name}"),
                     name: name.to_owned(),
-                    driver: "virtual".into(),
+                    driver: DRIVER.into(),
                     ..Identity::default()
                 };
                 found.push(Found { identity, state });

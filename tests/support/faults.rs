@@ -62,8 +62,11 @@ impl Case {
         complain((number("failed") > 0.0) != self.called, format!("the call failed {} times", value("failed")));
         complain(value("status") != wanted, format!("gave {} instead of {wanted}", value("status")));
         if self.status != "OK" {
-            // A lock or a wait that was refused is told as what it means.
-            let errnos = if self.status == "BUSY" { vec![self.errno, libc::EBUSY] } else { vec![self.errno] };
+            let errnos = match (self.status.as_str(), self.errno) {
+                ("BUSY", errno) => vec![errno, libc::EBUSY], // a lock or a wait that was refused is told as what it means
+                ("TIMEOUT", libc::EAGAIN) => vec![0],        // no call failed: nothing came
+                (_, errno) => vec![errno],
+            };
             let told = errnos.iter().any(|errno| value("errno") == errno.to_string());
             complain(!told, format!("told errno {} instead of {}", value("errno"), self.errno));
             let node = uri.split('?').next().unwrap_or(uri);

@@ -94,6 +94,11 @@ impl Source for Recording {
     fn holders(&self) -> Holders {
         Holders::default()
     }
+
+    /// A file is nobody's.
+    fn names(&self, _: &Identity) -> bool {
+        false
+    }
 }
 
 /// What lies behind a path, and can be shown any number of times.

@@ -5,7 +5,8 @@
 //! O_CLOEXEC and its stream panics in Drop: neither is used.
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::RawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use self::device::Held;
@@ -14,6 +15,7 @@ use super::{Device, Found, Identity, Notice, Source, State};
 use crate::error::{Error, Kind, Result};
 use crate::holders::{Holders, Target, scan};
 use crate::kernel;
+use crate::slab::{Slab, Token};
 use crate::uri::UsbDevice;
 
 mod device;
@@ -25,7 +27,29 @@ mod sysfs;
 pub struct Node {
     place: Place,
     /// Opened by an earlier attempt and kept for the next: each close would wake every waiter.
-    open: Vec<OpenNode>,
+    open: Vec<Kept>,
+}
+
+/// A node that a waiter has open. That is no holding of the camera: all of them are known, and left out of holders.
+struct Kept {
+    node: OpenNode,
+    known: Token,
+}
+
+static WAITERS: Slab<RawFd> = Slab::new(12);
+
+impl Kept {
+    fn new(node: OpenNode) -> Kept {
+        // Where there is no place for it, the waiter is seen as a holder: no worse.
+        let known = WAITERS.insert(node.fd.number()).unwrap_or(0);
+        Kept { node, known }
+    }
+
+    /// The node, which is a waiter's no longer.
+    fn take(self) -> OpenNode {
+        drop(WAITERS.remove(self.known));
+        self.node
+    }
 }
 
 enum Place {
@@ -59,8 +83,8 @@ impl Node {
     }
 
     fn attempt(&mut self, path: &Path) -> Result<Held> {
-        let node = match self.open.iter().position(|node| node.path == path) {
-            Some(known) => self.open.swap_remove(known),
+        let node = match self.open.iter().position(|kept| kept.node.path == path) {
+            Some(at) => self.open.swap_remove(at).take(),
             None => open(path)?,
         };
         match claim(&node) {
@@ -70,7 +94,7 @@ impl Node {
             }
             Err(error) => {
                 if error.kind() == Kind::Busy {
-                    self.open.push(node);
+                    self.open.push(Kept::new(node));
                 }
                 Err(error)
             }
@@ -81,7 +105,9 @@ impl Node {
 impl Source for Node {
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
         let candidates = self.candidates()?;
-        self.open.retain(|node| candidates.contains(&node.path));
+        for gone in self.open.extract_if(.., |kept| !candidates.contains(&kept.node.path)) {
+            drop(gone.take());
+        }
         let mut refusal: Option<Error> = None;
         for path in &candidates {
             match self.attempt(path) {
@@ -115,31 +141,35 @@ impl Source for Node {
             all.unreadable = all.unreadable.max(holders.unreadable);
             all.list.extend(holders.list);
         }
-        // A waiter's own look at the node is no holding of it.
-        let open = self.open.len();
-        if open > 0 {
-            forget_own_waiting(&mut all, &self.open);
-        }
+        forget_waiters(&mut all, &cameras);
         all
+    }
+
+    fn names(&self, identity: &Identity) -> bool {
+        self.candidates().is_ok_and(|nodes| nodes.iter().any(|node| node == Path::new(&identity.uri)))
     }
 }
 
-/// Takes this process out when all that it has of the camera is what waiters of its own opened.
-fn forget_own_waiting(all: &mut Holders, open: &[OpenNode]) {
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.open.drain(..).for_each(|kept| drop(kept.take()));
+    }
+}
+
+/// Takes this process out when all that it has of the camera is what waiters of its own have open.
+fn forget_waiters(all: &mut Holders, cameras: &[Vec<Target>]) {
     let own = std::process::id() as i32;
-    let waiting = open.iter().map(|node| node.fd.number()).collect::<Vec<_>>();
-    let others = |number: u64| {
-        fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().any(|entry| {
-            let known = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            known.is_none_or(|fd: i32| !waiting.contains(&fd))
-                && fs::metadata(entry.path()).is_ok_and(|file| std::os::unix::fs::MetadataExt::rdev(&file) == number)
-        })
-    };
-    let elsewhere = open.iter().any(|node| match Target::device(&node.path) {
-        Some(Target::Device { number, .. }) => others(number),
-        _ => false,
+    let waiting: Vec<_> = WAITERS.each().map(|(_, fd)| *fd).collect();
+    if waiting.is_empty() {
+        return;
+    }
+    let numbers: Vec<_> = cameras.iter().filter_map(|targets| targets[0].device_number()).collect();
+    let holds = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().any(|entry| {
+        let waits =
+            entry.file_name().to_str().and_then(|name| name.parse().ok()).is_some_and(|fd| waiting.contains(&fd));
+        !waits && fs::metadata(entry.path()).is_ok_and(|file| numbers.contains(&file.rdev()))
     });
-    if !elsewhere {
+    if !holds {
         all.list.retain(|holder| holder.pid != own || holder.other_node.is_some());
     }
 }

@@ -72,7 +72,7 @@ impl Mapped {
             offset: full.offset,
             used: full.used,
             sequence: self.sequence,
-            timestamp_ns: self.clock.to_monotonic(full.timestamp_us * 1000),
+            timestamp_ns: self.clock.monotonic_of(full.timestamp_us * 1000),
             corrupt: full.corrupt || full.used[0] < self.whole,
         }
     }
@@ -165,7 +165,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn to_monotonic(&mut self, stamp_ns: i64) -> i64 {
+    fn monotonic_of(&mut self, stamp_ns: i64) -> i64 {
         let near = 0..=policy::CLOCK_TOLERANCE_NS;
         if !self.monotonic.is_some_and(|last| near.contains(&(stamp_ns - last))) {
             let now = monotonic_ns();
@@ -186,12 +186,12 @@ mod tests {
 
     #[test]
     fn timestamps_of_other_clocks_become_monotonic() {
-        let to_monotonic = |stamp_ns| Clock::default().to_monotonic(stamp_ns);
+        let monotonic_of = |stamp_ns| Clock::default().monotonic_of(stamp_ns);
         let now = monotonic_ns();
-        assert_eq!(to_monotonic(now - 5_000_000), now - 5_000_000);
+        assert_eq!(monotonic_of(now - 5_000_000), now - 5_000_000);
         let real = clock_ns(libc::CLOCK_REALTIME);
-        let converted = to_monotonic(real - 5_000_000);
+        let converted = monotonic_of(real - 5_000_000);
         assert!((converted - (now - 5_000_000)).abs() < 1_000_000_000, "{converted} {now}");
-        assert!((to_monotonic(0) - now).abs() < 1_000_000_000 || now < policy::CLOCK_TOLERANCE_NS);
+        assert!((monotonic_of(0) - now).abs() < 1_000_000_000 || now < policy::CLOCK_TOLERANCE_NS);
     }
 }
