@@ -18,7 +18,8 @@ const INTRODUCTION: &str = r#"/**
  * - camlease_last_error_message() tells the calling thread's last failure in words.
  * - A handle is never dereferenced before it was looked up: one that was closed, made up, or belongs to the parent
  *   of a forked process gives CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED, in every call, for ever.
- * - Any call may be made from any thread.
+ * - Any call may be made from any thread. One on a camera that is closed or shut down meanwhile gives
+ *   CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN.
  * - Structs begin with struct_size and grow at their end only. Initialise them with their macro CAMLEASE_..._INIT;
  *   non-zero bytes past the end that the library knows are refused.
  * - Any integer may be passed for an enumerated value: one that is not known is CAMLEASE_INVALID_ARGUMENT.
