@@ -33,22 +33,23 @@ pub struct Node {
 /// A node that a waiter has open. That is no holding of the camera: all of them are known, and left out of holders.
 struct Kept {
     node: OpenNode,
+    identity: Identity,
     known: Token,
 }
 
 static WAITERS: Slab<RawFd> = Slab::new(12);
 
 impl Kept {
-    fn new(node: OpenNode) -> Kept {
+    fn new(node: OpenNode, identity: Identity) -> Kept {
         // Where there is no place for it, the waiter is seen as a holder: no worse.
         let known = WAITERS.insert(node.fd.number()).unwrap_or(0);
-        Kept { node, known }
+        Kept { node, identity, known }
     }
 
     /// The node, which is a waiter's no longer.
-    fn take(self) -> OpenNode {
+    fn take(self) -> (OpenNode, Identity) {
         drop(WAITERS.remove(self.known));
-        self.node
+        (self.node, self.identity)
     }
 }
 
@@ -83,18 +84,20 @@ impl Node {
     }
 
     fn attempt(&mut self, path: &Path) -> Result<Held> {
-        let node = match self.open.iter().position(|kept| kept.node.path == path) {
+        // Looked up before the claim: whoever waited for the camera is to have it the moment that the claim succeeds.
+        let (node, identity) = match self.open.iter().position(|kept| kept.node.path == path) {
             Some(at) => self.open.swap_remove(at).take(),
-            None => open(path)?,
+            None => {
+                let node = open(path)?;
+                let identity = identity(&node);
+                (node, identity)
+            }
         };
         match claim(&node) {
-            Ok(()) => {
-                let identity = identity(&node);
-                Ok(Held::new(node, identity))
-            }
+            Ok(()) => Ok(Held::new(node, identity)),
             Err(error) => {
                 if error.kind() == Kind::Busy {
-                    self.open.push(Kept::new(node));
+                    self.open.push(Kept::new(node, identity));
                 }
                 Err(error)
             }
