@@ -53,6 +53,26 @@ pub const VIRTUAL_NAME_MOST: usize = 64;
 /// Largest side of a virtual or decoded picture, in pixels.
 pub const SIDE_MOST: u32 = 16_384;
 
+/// Smallest side of a virtual picture, in pixels: room for the number and time that a frame carries.
+pub const VIRTUAL_SIDE_LEAST: u32 = 8;
+
+/// The rate of a recording that tells none, in frames per second.
+pub const FILE_FPS_DEFAULT: u32 = 30;
+
+/// Fastest pace of virtual and file cameras, in frames per second: a timer's wake-ups cost more than the frames beyond it.
+pub const FPS_MOST: u32 = 1000;
+
+/// Bytes of a file that are looked at together: a frame's head and its thumbnail fit in.
+pub const FILE_WINDOW: usize = 64 << 10;
+
+/// Motion JPEG files up to this many bytes are read through at the start of a stream, to know the
+/// largest frame: less than a tenth of a second from the page cache, about one from a slow disk.
+pub const INDEX_AT_ONCE: u64 = 64 << 20;
+
+/// Most bytes of one JPEG: more than any of [`SIDE_MOST`] that a camera makes. A damaged file
+/// must not make us allocate as much as it is long.
+pub const JPEG_MOST: usize = 256 << 20;
+
 /// Largest struct a host may pass: as the kernel's extensible system calls, one page.
 pub const STRUCT_SIZE_MOST: usize = 4096;
 

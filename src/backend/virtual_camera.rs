@@ -29,8 +29,6 @@ const FORMATS: [(FourCc, &str); 6] = [
     (BGR24, "24-bit BGR 8-8-8"),
 ];
 const DRIVER: &str = "virtual";
-const SIDE_LEAST: u32 = 8;
-const RATE_MOST: u32 = 1000;
 const BRIGHTNESS: u32 = 0x0098_0900; // V4L2_CID_BRIGHTNESS
 /// The kernel's __SO_ACCEPTCON in the flags of /proc/net/unix.
 const LISTENS: u32 = 1 << 16;
@@ -70,7 +68,7 @@ impl Virtual {
                 options.invalid(format!("a name has up to {most} letters, digits, dots, dashes and underscores"))
             );
         }
-        let side = u64::from(SIDE_LEAST)..=u64::from(policy::SIDE_MOST);
+        let side = u64::from(policy::VIRTUAL_SIDE_LEAST)..=u64::from(policy::SIDE_MOST);
         let fourcc = options.fourcc("fourcc", YUYV)?;
         if !FORMATS.iter().any(|known| known.0 == fourcc) {
             return Err(options.invalid(format!("fourcc={fourcc} cannot be made; {}", offered())));
@@ -88,7 +86,7 @@ impl Virtual {
             width,
             height,
             fourcc,
-            rate: Rate::new(options.number("fps", 30, 1..=u64::from(RATE_MOST))? as u32, 1),
+            rate: Rate::new(options.number("fps", 30, 1..=u64::from(policy::FPS_MOST))? as u32, 1),
             stall: after("stall")?,
             corrupt,
             unplug: after("unplug")?,
@@ -239,10 +237,10 @@ impl Device for Held {
             fourcc,
             description: description.to_owned(),
             compressed: false,
-            width: (SIDE_LEAST, policy::SIDE_MOST, 2),
-            height: (SIDE_LEAST, policy::SIDE_MOST, 2),
+            width: (policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST, 2),
+            height: (policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST, 2),
             slowest: Rate::new(1, 1),
-            fastest: Rate::new(RATE_MOST, 1),
+            fastest: Rate::new(policy::FPS_MOST, 1),
         };
         Ok(FORMATS.iter().map(offer).collect())
     }
@@ -279,7 +277,9 @@ impl Device for Held {
     }
 
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {
-        let or = |asked: u32, own: u32| if asked == 0 { own } else { asked.clamp(SIDE_LEAST, policy::SIDE_MOST) };
+        let or = |asked: u32, own: u32| {
+            if asked == 0 { own } else { asked.clamp(policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST) }
+        };
         let fourcc = if request.fourcc.0 == 0 { self.camera.fourcc } else { request.fourcc };
         let (width, height) =
             even(fourcc, or(request.width, self.camera.width), or(request.height, self.camera.height));
@@ -290,7 +290,7 @@ impl Device for Held {
         };
         let rate = match request.rate.is_set() {
             // As a driver does, the nearest that can be done is what is given.
-            true if request.rate.per_second() > RATE_MOST.into() => Rate::new(RATE_MOST, 1),
+            true if request.rate.per_second() > policy::FPS_MOST.into() => Rate::new(policy::FPS_MOST, 1),
             true => request.rate,
             false => self.camera.rate,
         };

@@ -236,7 +236,7 @@ impl Decoder {
     /// Huffman tables where it has none of its own: most UVC cameras leave them out.
     fn load(&mut self, bytes: &Bytes, jpeg: &Extent) -> Result<()> {
         const HEAD: [u8; 11] = *b"\xFF\xD8\xFF\xE0\x00\x07AVI1\0";
-        self.compressed.resize(HEAD.len() + jpeg.length().min(super::JPEG_MOST).saturating_sub(2), 0);
+        self.compressed.resize(HEAD.len() + jpeg.length().min(policy::JPEG_MOST).saturating_sub(2), 0);
         let (head, rest) = self.compressed.split_at_mut(HEAD.len());
         head.copy_from_slice(&HEAD);
         bytes.read(jpeg.start + 2, rest)

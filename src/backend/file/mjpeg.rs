@@ -3,10 +3,11 @@
 use super::bytes::{Bytes, Window};
 use super::index::Index;
 use super::jpeg::{self, Ending, Extent};
-use super::{Footage, INDEX_AT_ONCE, Shape, Showing, WINDOW, broken, ended, rgb_layout};
+use super::{Footage, Shape, Showing, broken, ended, rgb_layout};
 use crate::backend::paced::{Painted, Picture};
 use crate::error::Result;
 use crate::format::{FourCc, MJPEG, RGB24};
+use crate::policy;
 
 pub struct Mjpeg {
     bytes: Bytes,
@@ -15,7 +16,7 @@ pub struct Mjpeg {
 
 impl Mjpeg {
     pub fn probe(bytes: Bytes) -> Result<Mjpeg> {
-        let mut window = Window::new(bytes.clone(), WINDOW);
+        let mut window = Window::new(bytes.clone(), policy::FILE_WINDOW);
         let Some(first) = next_frame(&mut window, None)? else {
             return Err(broken(bytes.path(), "there is no whole frame in it"));
         };
@@ -32,7 +33,7 @@ impl Footage for Mjpeg {
 
     fn show(&self, fourcc: FourCc, repeat: bool) -> Result<Showing> {
         let mut frames = Frames {
-            window: Window::new(self.bytes.clone(), WINDOW),
+            window: Window::new(self.bytes.clone(), policy::FILE_WINDOW),
             index: Index::new(repeat),
             shape: self.shape.clone(),
             decoder: (fourcc == RGB24).then(jpeg::Decoder::default),
@@ -59,7 +60,7 @@ impl Frames {
     /// is more; a frame that is larger still comes cut and marked.
     fn largest(&mut self) -> Result<usize> {
         let Frames { window, index, shape, .. } = self;
-        if window.bytes().length()? <= INDEX_AT_ONCE {
+        if window.bytes().length()? <= policy::INDEX_AT_ONCE {
             let frames = index.all(|last| next_frame(window, last))?;
             return Ok(frames.iter().map(Extent::length).max().unwrap_or(1));
         }

@@ -28,19 +28,6 @@ mod y4m;
 
 use bytes::{Bytes, Window};
 
-/// The rate of a recording that tells none.
-const RATE_DEFAULT: Rate = Rate::new(30, 1);
-/// Fastest pace, in frames per second: a timer's wake-ups cost more than the frames beyond it.
-const FPS_MOST: u32 = 1000;
-/// Bytes of a file that are looked at together: a frame's head and its thumbnail fit in.
-const WINDOW: usize = 64 << 10;
-/// Motion JPEG files up to this many bytes are read through at the start of a stream, to know the
-/// largest frame: less than a tenth of a second from the page cache, about one from a slow disk.
-const INDEX_AT_ONCE: u64 = 64 << 20;
-/// Most bytes of one JPEG: more than any of [`policy::SIDE_MOST`] that a camera makes. A damaged file
-/// must not make us allocate as much as it is long.
-const JPEG_MOST: usize = 256 << 20;
-
 /// `file:PATH?loop=1&fps=30&fourcc=RGB3`
 pub struct Recording {
     uri: String,
@@ -55,7 +42,7 @@ pub struct Recording {
 impl Recording {
     pub fn new(options: &Options) -> Result<Recording> {
         options.only(&["loop", "fps", "fourcc"])?;
-        let fps = options.number("fps", 0, 0..=FPS_MOST.into())? as u32;
+        let fps = options.number("fps", 0, 0..=policy::FPS_MOST.into())? as u32;
         Ok(Recording {
             uri: options.uri.clone(),
             path: PathBuf::from(&options.target),
@@ -75,7 +62,7 @@ impl Source for Recording {
         let pace = match (self.fps, footage.shape().rate) {
             (Some(0), _) => None,
             (Some(fps), _) => Some(Rate::new(fps, 1)),
-            (None, own) => Some(bounded(own.unwrap_or(RATE_DEFAULT))),
+            (None, own) => Some(bounded(own.unwrap_or(Rate::new(policy::FILE_FPS_DEFAULT, 1)))),
         };
         let identity = Identity {
             uri: self.uri.clone(),
@@ -165,8 +152,8 @@ fn find(path: &Path) -> Result<Box<dyn Footage>> {
         return Err(unsupported(path, "it is neither a file nor a folder").hint("write v4l2:PATH for a video node"));
     }
     let bytes = Bytes::open(path)?;
-    let mut window = Window::new(bytes.clone(), WINDOW);
-    let head = window.at(0, WINDOW)?;
+    let mut window = Window::new(bytes.clone(), policy::FILE_WINDOW);
+    let head = window.at(0, policy::FILE_WINDOW)?;
     if head.starts_with(y4m::MAGIC) {
         Ok(Box::new(y4m::Y4m::probe(bytes)?))
     } else if stills::is_named_as_picture(path) || head.starts_with(&png::MAGIC) {
@@ -267,7 +254,7 @@ fn chosen(path: &Path, shape: &Shape, asked: FourCc) -> Result<FourCc> {
 
 /// The fastest rate in place of one that is faster.
 fn bounded(rate: Rate) -> Rate {
-    let fastest = Rate::new(FPS_MOST, 1);
+    let fastest = Rate::new(policy::FPS_MOST, 1);
     if rate.per_second() > fastest.per_second() { fastest } else { rate }
 }
 

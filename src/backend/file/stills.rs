@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::bytes::{Bytes, Window};
 use super::index::place;
 use super::jpeg::{self, Ending, Extent};
-use super::{Footage, JPEG_MOST, Shape, Showing, Size, WINDOW, broken, ended, png, rgb_layout, unsupported};
+use super::{Footage, Shape, Showing, Size, broken, ended, png, rgb_layout, unsupported};
 use crate::backend::paced::{Painted, Picture};
 use crate::error::{Error, Kind, Result};
 use crate::format::{FourCc, MJPEG, RGB24};
+use crate::policy;
 
 pub struct Stills {
     path: PathBuf,
@@ -87,7 +88,7 @@ impl Still {
     fn sniff(path: &Path) -> Result<Option<Still>> {
         let bytes = Bytes::open(path)?;
         let length = bytes.length()?;
-        let mut window = Window::new(bytes, WINDOW);
+        let mut window = Window::new(bytes, policy::FILE_WINDOW);
         let Some(coding) = Coding::of(window.at(0, HEAD)?) else { return Ok(None) };
         let size = match coding {
             Coding::Jpeg => jpeg::size(&mut window, 0)?,
@@ -141,7 +142,10 @@ impl Footage for Stills {
     fn show(&self, fourcc: FourCc, repeat: bool) -> Result<Showing> {
         let (stride, largest) = match fourcc {
             RGB24 => rgb_layout(self.shape.size),
-            _ => (0, self.files.iter().map(|still| still.length).max().unwrap_or(1).min(JPEG_MOST as u64) as usize),
+            _ => (
+                0,
+                self.files.iter().map(|still| still.length).max().unwrap_or(1).min(policy::JPEG_MOST as u64) as usize,
+            ),
         };
         let frames = Frames {
             path: self.path.clone(),
@@ -217,7 +221,7 @@ impl Pixels {
 /// been replaced since its size was read.
 fn open_jpeg(still: &Still, size: Size) -> Result<(Bytes, Extent)> {
     let bytes = Bytes::open(&still.path)?;
-    let jpeg = jpeg::extent(&mut Window::new(bytes.clone(), WINDOW), 0)?;
+    let jpeg = jpeg::extent(&mut Window::new(bytes.clone(), policy::FILE_WINDOW), 0)?;
     jpeg.size.map_or(Ok(()), |found| same_size(&still.path, found, size))?;
     Ok((bytes, jpeg))
 }

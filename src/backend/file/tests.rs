@@ -243,9 +243,9 @@ mod of_y4m {
     fn a_rate_that_is_not_told_is_the_default() {
         let place = Place::new();
         for (rate, expected) in [
-            ("", RATE_DEFAULT),
-            (" F0:0", RATE_DEFAULT),
-            (" Fx", RATE_DEFAULT),
+            ("", Rate::new(policy::FILE_FPS_DEFAULT, 1)),
+            (" F0:0", Rate::new(policy::FILE_FPS_DEFAULT, 1)),
+            (" Fx", Rate::new(policy::FILE_FPS_DEFAULT, 1)),
             (" F50:1", Rate::new(50, 1)),
             (" F1000000:1", Rate::new(1000, 1)),
         ] {
@@ -409,13 +409,13 @@ mod of_mjpeg {
         let large = with_segment(GREEN, &[0; 8000]);
         let path = place.write("x.mjpeg", &[RED, &large].concat());
         assert_eq!(Run::of(&path, MJPEG, false).0.largest, large.len());
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(INDEX_AT_ONCE + 1).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(policy::INDEX_AT_ONCE + 1).unwrap();
         let mut run = Run::of(&path, MJPEG, false);
         assert_eq!(run.0.largest, 32 * 16 * 2);
         assert_eq!(run.whole(0), RED);
         assert_eq!(run.frame(1).unwrap(), (large[..1024].to_vec(), true));
         let path = place.write("x.mjpeg", &[&large, RED].concat());
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(INDEX_AT_ONCE + 1).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(policy::INDEX_AT_ONCE + 1).unwrap();
         assert_eq!(Run::of(&path, MJPEG, false).0.largest, large.len() * 4);
     }
 }
@@ -636,8 +636,8 @@ fn a_camera_tells_who_it_is_and_what_it_offers() {
     assert_eq!(
         device.formats().unwrap(),
         [
-            Format::single(MJPEG, "Motion-JPEG", true, 32, 16, RATE_DEFAULT),
-            Format::single(RGB24, "24-bit RGB 8-8-8", false, 32, 16, RATE_DEFAULT),
+            Format::single(MJPEG, "Motion-JPEG", true, 32, 16, Rate::new(policy::FILE_FPS_DEFAULT, 1)),
+            Format::single(RGB24, "24-bit RGB 8-8-8", false, 32, 16, Rate::new(policy::FILE_FPS_DEFAULT, 1)),
         ]
     );
     assert_eq!(open(&path, "fourcc=RGB3").unwrap().formats().unwrap()[0].fourcc, RGB24);
@@ -655,7 +655,10 @@ fn a_request_gets_what_is_nearest() {
     let path = place.write("x.mjpeg", RED);
     let given = |query, request: StreamRequest| open(&path, query).unwrap().start(&request).unwrap().format().clone();
     let format = given("", StreamRequest { width: 640, height: 480, ..Default::default() });
-    assert_eq!((format.width, format.height, format.fourcc, format.rate), (32, 16, MJPEG, RATE_DEFAULT));
+    assert_eq!(
+        (format.width, format.height, format.fourcc, format.rate),
+        (32, 16, MJPEG, Rate::new(policy::FILE_FPS_DEFAULT, 1))
+    );
     assert_eq!((format.stride, format.planes), (0, vec![(0, RED.len())]));
     let format = given("fourcc=RGB3&fps=5", StreamRequest::default());
     assert_eq!((format.fourcc, format.stride, format.rate), (RGB24, 96, Rate::new(5, 1)));

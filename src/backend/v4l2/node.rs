@@ -218,10 +218,10 @@ impl OpenNode {
 
     /// Offset and length of each plane of a buffer, for mmap.
     pub fn query_buffer(&self, index: u32) -> std::io::Result<Vec<(i64, usize)>> {
-        let mut planes = zeroed_planes();
-        let mut raw = self.buffer(index, &mut planes);
+        let mut planes = self.planes();
+        let mut raw = self.buffer(index, planes.as_mut());
         request(&self.fd, vidioc::VIDIOC_QUERYBUF, &mut raw)?;
-        if self.is_multi_planar() {
+        if let Some(planes) = planes {
             // SAFETY: of an MMAP buffer's plane the kernel fills mem_offset.
             let place = |plane: &v4l2_plane| (unsafe { plane.m.mem_offset } as i64, plane.length as usize);
             Ok(planes[..(raw.length as usize).min(PLANES_MOST)].iter().map(place).collect())
@@ -232,15 +232,15 @@ impl OpenNode {
     }
 
     pub fn queue(&self, index: u32) -> std::io::Result<()> {
-        let mut planes = zeroed_planes();
-        let mut raw = self.buffer(index, &mut planes);
+        let mut planes = self.planes();
+        let mut raw = self.buffer(index, planes.as_mut());
         request(&self.fd, vidioc::VIDIOC_QBUF, &mut raw)
     }
 
     /// The oldest full buffer, if there is one.
     pub fn dequeue(&self) -> std::io::Result<Option<Dequeued>> {
-        let mut planes = zeroed_planes();
-        let mut raw = self.buffer(0, &mut planes);
+        let mut planes = self.planes();
+        let mut raw = self.buffer(0, planes.as_mut());
         match request(&self.fd, vidioc::VIDIOC_DQBUF, &mut raw) {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Ok(None),
             result => result?,
@@ -252,7 +252,7 @@ impl OpenNode {
             corrupt: raw.flags & V4L2_BUF_FLAG_ERROR != 0,
             ..Dequeued::default()
         };
-        if self.is_multi_planar() {
+        if let Some(planes) = planes {
             for (at, plane) in planes[..(raw.length as usize).min(PLANES_MOST)].iter().enumerate() {
                 // bytesused counts from the plane's start, data_offset included.
                 full.offset[at] = plane.data_offset as usize;
@@ -272,15 +272,20 @@ impl OpenNode {
         request(&self.fd, vidioc::VIDIOC_STREAMOFF, &mut self.buffer_type.clone())
     }
 
-    /// An MMAP buffer's struct. It points at `planes` when the queue is multi-planar: both must live
-    /// through the request.
-    fn buffer(&self, index: u32, planes: &mut [v4l2_plane; VIDEO_MAX_PLANES as usize]) -> v4l2_buffer {
+    /// What a buffer of a multi-planar queue points at; nothing is zeroed in vain for a frame of another.
+    fn planes(&self) -> Option<[v4l2_plane; VIDEO_MAX_PLANES as usize]> {
+        // SAFETY: all zeroes is a valid v4l2_plane.
+        self.is_multi_planar().then(|| unsafe { std::mem::zeroed() })
+    }
+
+    /// An MMAP buffer's struct. It points at `planes`: both must live through the request.
+    fn buffer(&self, index: u32, planes: Option<&mut [v4l2_plane; VIDEO_MAX_PLANES as usize]>) -> v4l2_buffer {
         // SAFETY: all zeroes is a valid v4l2_buffer.
         let mut raw: v4l2_buffer = unsafe { std::mem::zeroed() };
         raw.index = index;
         raw.type_ = self.buffer_type;
         raw.memory = v4l2_memory_V4L2_MEMORY_MMAP;
-        if self.is_multi_planar() {
+        if let Some(planes) = planes {
             raw.m.planes = planes.as_mut_ptr();
             raw.length = planes.len() as u32;
         }
@@ -474,11 +479,6 @@ fn zeroed_format(buffer_type: u32) -> v4l2_format {
     let mut raw: v4l2_format = unsafe { std::mem::zeroed() };
     raw.type_ = buffer_type;
     raw
-}
-
-fn zeroed_planes() -> [v4l2_plane; VIDEO_MAX_PLANES as usize] {
-    // SAFETY: all zeroes is a valid v4l2_plane.
-    unsafe { std::mem::zeroed() }
 }
 
 fn zeroed_control(id: u32) -> v4l2_ext_control {
