@@ -307,19 +307,20 @@ impl Drop for Camera {
 impl Shared {
     /// Whether calls may still use the camera.
     fn check(&self) -> Result<()> {
+        if self.epoch == fork::epoch() && self.ended.load(Ordering::SeqCst) == 0 { Ok(()) } else { Err(self.refusal()) }
+    }
+
+    #[cold]
+    fn refusal(&self) -> Error {
         let uri = &self.identity.uri;
-        if self.epoch != fork::epoch() {
-            return Err(Error::new(Kind::Forked, format!("{uri}: this camera belongs to the parent process"))
-                .hint("open it in this process, once the parent has closed it"));
+        let end = self.ended.load(Ordering::SeqCst);
+        if self.epoch != fork::epoch() || end == 0 {
+            return Error::new(Kind::Forked, format!("{uri}: this camera belongs to the parent process"))
+                .hint("open it in this process, once the parent has closed it");
         }
-        match self.ended.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            end => {
-                let kind = ENDS[usize::from(end) - 1];
-                let words = if kind == Kind::Closed { "closed" } else { "closed because the library was shut down" };
-                Err(Error::new(kind, format!("{uri}: the camera was {words}")))
-            }
-        }
+        let kind = ENDS[usize::from(end) - 1];
+        let words = if kind == Kind::Closed { "closed" } else { "closed because the library was shut down" };
+        Error::new(kind, format!("{uri}: the camera was {words}"))
     }
 
     fn wrong_state(&self, why: &str) -> Error {

@@ -26,8 +26,13 @@ pub enum Kind {
 }
 
 /// A failure: its kind for the program, its message for the person, its errno for the curious.
+///
+/// A pointer wide: a result without a failure stays in registers on a frame's way.
 #[derive(Debug, Clone)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+#[derive(Debug, Clone)]
+struct Failure {
     kind: Kind,
     errno: i32,
     message: String,
@@ -37,49 +42,50 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, errno: 0, message: message.into() }
+        Error(Box::new(Failure { kind, errno: 0, message: message.into() }))
     }
 
     /// A failed system call: the kind follows from errno, unless the caller knows better ([`Error::with_kind`]).
     pub fn system(what: impl fmt::Display, cause: std::io::Error) -> Self {
         let errno = cause.raw_os_error().unwrap_or(0);
-        Error { kind: kind_of(errno), errno, message: format!("{what}: {}", describe(errno, &cause)) }
+        let message = format!("{what}: {}", describe(errno, &cause));
+        Error(Box::new(Failure { kind: kind_of(errno), errno, message }))
     }
 
     pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.kind = kind;
+        self.0.kind = kind;
         self
     }
 
     /// Adds the next step for the person who reads the message.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
-        self.message = format!("{}; {hint}", self.message);
+        self.0.message = format!("{}; {hint}", self.0.message);
         self
     }
 
     /// Puts what was tried before what happened.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// The operating system's error number, or 0.
     pub fn errno(&self) -> i32 {
-        self.errno
+        self.0.errno
     }
 
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(self.message())
     }
 }
 

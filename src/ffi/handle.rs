@@ -64,14 +64,23 @@ impl<T> Handles<T> {
     }
 
     fn own<'a>(&self, handle: *const c_void, found: Option<Pin<'a, Owned<T>>>) -> Result<Pin<'a, Owned<T>>> {
-        let what = self.what;
         match found {
             Some(pin) if pin.epoch == fork::epoch() => Ok(pin),
-            Some(_) => Err(Error::new(Kind::Forked, format!("this handle of a {what} belongs to the parent process"))
-                .hint("open the camera in this process, once the parent has closed it")),
-            None if handle.is_null() => Err(Error::new(Kind::InvalidHandle, format!("NULL is no handle of a {what}"))),
-            None => Err(Error::new(Kind::InvalidHandle, format!("{handle:p} is no handle of a {what}"))
-                .hint("it was closed or released, is of another kind, or never was one")),
+            found => Err(self.refusal(handle, found.is_some())),
         }
+    }
+
+    #[cold]
+    fn refusal(&self, handle: *const c_void, forked: bool) -> Error {
+        let what = self.what;
+        if forked {
+            return Error::new(Kind::Forked, format!("this handle of a {what} belongs to the parent process"))
+                .hint("open the camera in this process, once the parent has closed it");
+        }
+        if handle.is_null() {
+            return Error::new(Kind::InvalidHandle, format!("NULL is no handle of a {what}"));
+        }
+        Error::new(Kind::InvalidHandle, format!("{handle:p} is no handle of a {what}"))
+            .hint("it was closed or released, is of another kind, or never was one")
     }
 }
