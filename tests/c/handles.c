@@ -242,7 +242,7 @@ static void op_open(void)
             allowed = HANDLE;
         else if (cancel && cancel->signalled && busy && chance(P, 50)) {
             options.timeout_ms = chance(P, 50) ? -1 : 60000;
-            allowed = S(CLOSED);
+            allowed = S(CLOSED) | (allowed & S(NOT_FOUND));
         } else if (cancel && cancel->signalled)
             allowed |= S(CLOSED);
     }
