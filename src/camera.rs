@@ -129,7 +129,8 @@ impl Camera {
             cancel: options.cancel,
             on_wait: options.on_wait,
         };
-        let got = acquire(uri, source.as_mut(), wait).map_err(|error| name_own(uri, error))?;
+        let got = acquire(uri, source.as_mut(), wait)
+            .map_err(|error| name_camera(uri, error, format_args!("opening {uri}")))?;
         let fail = |e| Error::system(format!("{uri}: creating its descriptors"), e);
         let (wake, ready) = (Event::new().map_err(fail)?, Epoll::new().map_err(fail)?);
         ready.add(wake.fd()).map_err(fail)?;
@@ -203,8 +204,7 @@ impl Camera {
         }
         let stream = shared.with_device(|device| device.start(request)).map_err(|error| match error.kind() {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
-            _ if error.message().contains(&shared.identity.uri) => error,
-            _ => error.context(&shared.identity.uri),
+            _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
         })?;
         if let Err(error) = shared.ready.add(stream.poll_fd()) {
             let _ = stream.stop(); // dropping it alone would leave the driver streaming
@@ -489,11 +489,11 @@ pub fn holders(uri: &str) -> Result<Holders> {
     Ok(holders)
 }
 
-/// A failed open names the camera that was asked for, even where the message names its node.
-fn name_own(uri: &str, error: Error) -> Error {
+/// A failure names the camera that was asked for, even where the message names its node, or none.
+fn name_camera(uri: &str, error: Error, context: impl std::fmt::Display) -> Error {
     let named =
         error.message().contains(uri) || uri.strip_prefix("v4l2:").is_some_and(|path| error.message().contains(path));
-    if named { error } else { error.context(format!("opening {uri}")) }
+    if named { error } else { error.context(context) }
 }
 
 fn check_request(uri: &str, request: &StreamRequest) -> Result<()> {

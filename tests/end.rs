@@ -3,8 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Runs `tests/c/ends.c` with a driver that hangs in close.
@@ -71,23 +70,10 @@ fn shutdown_twice_and_then_exit() {
 
 #[test]
 fn a_camera_held_by_a_killed_process_is_got_at_once() {
-    let start = |uri: &str| -> Child {
-        let mut holder = Command::new(support::c_program("holder.c", &[]))
-            .arg(support::library())
-            .args([uri, "started", "signal"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        holder
-    };
     let uri = "virtual:end-killed";
     let mut times = Vec::new();
     for _ in 0..20 {
-        let mut holder = start(uri);
+        let mut holder = support::holder(uri, "started");
         std::thread::scope(|scope| {
             let (waits, waiting) = std::sync::mpsc::channel();
             let waiter = scope.spawn(move || {

@@ -134,16 +134,7 @@ fn held_by_another_process_of_this_library() {
     require_guest();
     let uri = vivid();
     for (state, activity) in [("opened", Activity::Open), ("started", Activity::Streaming)] {
-        let mut holder = Command::new(support::c_program("holder.c", &[]))
-            .arg(support::library())
-            .args([uri.as_str(), state, "signal"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
+        let mut holder = support::holder(&uri, state);
         refused_because_of(&uri, holder.id() as i32, "holder", activity);
         holder.kill().unwrap();
         holder.wait().unwrap();
@@ -367,6 +358,19 @@ fn a_camera_that_is_not_there_yet_is_waited_for() {
     });
 }
 
+/// What an open without privilege says.
+fn said_to_nobody(uri: &str) -> String {
+    let output = Command::new("setpriv")
+        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+        .arg(support::c_program("holder.c", &[]))
+        .arg(support::library())
+        .args([uri, "opened", "exit"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 #[test]
 fn no_permission_names_the_group() {
     let _alone = alone();
@@ -375,15 +379,7 @@ fn no_permission_names_the_group() {
     let status = Command::new("chgrp").args(["video", &uri]).status().unwrap();
     assert!(status.success());
     assert!(Command::new("chmod").args(["660", &uri]).status().unwrap().success());
-    let output = Command::new("setpriv")
-        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
-        .arg(support::c_program("holder.c", &[]))
-        .arg(support::library())
-        .args([uri.as_str(), "opened", "exit"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = said_to_nobody(&uri);
     assert!(said.contains("EACCES"), "{said}");
     assert!(said.contains("sudo usermod -aG video $USER"), "{said}");
     // Afterwards, as everywhere: the device is free.
@@ -397,15 +393,7 @@ fn what_could_not_be_looked_at_is_said() {
     let uri = vivid();
     let stream = Stream::start(Path::new(&uri));
     assert!(Command::new("chmod").args(["666", &uri]).status().unwrap().success());
-    let output = Command::new("setpriv")
-        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
-        .arg(support::c_program("holder.c", &[]))
-        .arg(support::library())
-        .args([uri.as_str(), "opened", "exit"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = said_to_nobody(&uri);
     assert!(said.contains("the list may be incomplete"), "{said}");
     stream.kill();
 }

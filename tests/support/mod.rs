@@ -10,8 +10,9 @@
 pub mod faults;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// The checkout.
 pub fn root() -> PathBuf {
@@ -71,6 +72,22 @@ pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The program `tests/c/holder.c`, which has reached `state` with a camera and stays in it until it is killed.
+#[track_caller]
+pub fn holder(uri: &str, state: &str) -> Child {
+    let mut holder = Command::new(c_program("holder.c", &[]))
+        .arg(library())
+        .args([uri, state, "signal"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    holder
 }
 
 /// Both streams of a program, for a message.
