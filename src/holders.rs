@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::lease::Record;
+
 use procfs::process::{MMapPath, Process, StatFlags};
 
 /// What a holder does with the camera.
@@ -15,6 +17,19 @@ pub enum Activity {
     Open,
     /// It has the driver's buffers mapped, or otherwise is the one who streams.
     Streaming,
+}
+
+/// What the kernel says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It runs, or waits for something.
+    Alive,
+    /// It was stopped (SIGSTOP, Ctrl+Z, a debugger), and answers nobody.
+    Stopped,
+    /// It is inside the kernel and no signal reaches it, SIGKILL neither (state D).
+    Stuck,
+    /// Its first thread has ended, others go on with what it has open (state Z).
+    Zombie,
 }
 
 /// One process that has a camera.
@@ -27,8 +42,10 @@ pub struct Holder {
     pub activity: Activity,
     /// Its command line, printable.
     pub command: String,
-    /// What the holder called itself when it opened the camera; known for this process only.
-    pub name: String,
+    /// What the kernel says of the process.
+    pub condition: Condition,
+    /// What it told of itself when it opened the camera, where it uses this library.
+    pub lease: Option<Record>,
     /// The node that it has, where that is not the one that was asked for.
     pub other_node: Option<PathBuf>,
     /// It has a lock on that node: libcamera and those who use it own a camera by locking its media controller.
@@ -174,7 +191,13 @@ fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: u
         start_time: stat.starttime,
         activity,
         command: printable(&command.unwrap_or(stat.comm)),
-        name: String::new(),
+        condition: match stat.state {
+            'T' | 't' => Condition::Stopped,
+            'D' => Condition::Stuck,
+            'Z' | 'X' => Condition::Zombie,
+            _ => Condition::Alive,
+        },
+        lease: None,
         other_node,
         locks_other_node,
     });
@@ -269,7 +292,8 @@ mod tests {
             start_time: 1,
             activity: Activity::Streaming,
             command: "/usr/bin/v4l2-ctl --stream-mmap".into(),
-            name: String::new(),
+            condition: Condition::Alive,
+            lease: None,
             other_node: None,
             locks_other_node: false,
         }

@@ -17,6 +17,13 @@ pub const TIGHT_STEP: Duration = Duration::from_micros(100);
 pub const POLL_FIRST: Duration = Duration::from_millis(2);
 pub const POLL_LONGEST: Duration = Duration::from_millis(50);
 
+/// How long a holder that is asked for its camera has to finish with its frames, when the one who asks does not say.
+pub const HAND_OVER_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a holder has after SIGTERM before it is killed, when the host does not say: a program that closes files
+/// and stops motors needs about a second.
+pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
+
 /// Buffers of a stream when the host does not say: one with the host, one being filled, two between.
 pub const BUFFERS_DEFAULT: u32 = 4;
 /// Fewest buffers that keep a stream going while the host looks at one frame.

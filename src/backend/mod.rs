@@ -29,6 +29,10 @@ pub trait Source: Send {
     /// Who has it.
     fn holders(&self) -> Holders;
 
+    /// What leases on it are filed under: one key for each camera that the name may mean, none for a kind that
+    /// anybody can open at any time.
+    fn keys(&self) -> Vec<String>;
+
     /// Whether this is the name of the camera with that identity.
     fn names(&self, identity: &Identity) -> bool;
 }

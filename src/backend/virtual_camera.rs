@@ -173,6 +173,10 @@ impl Source for Virtual {
         holders
     }
 
+    fn keys(&self) -> Vec<String> {
+        vec![format!("virtual-{}", self.camera.name)]
+    }
+
     fn names(&self, identity: &Identity) -> bool {
         identity.driver == DRIVER && identity.name == self.camera.name
     }

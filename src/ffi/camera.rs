@@ -261,6 +261,7 @@ fn open(uri: &str, options: Option<camlease_open_options>) -> Result<Opened> {
             cancel: cancel.as_ref().map(|cancel| &***cancel),
             on_wait: on_wait.as_mut().map(|told| told as &mut dyn FnMut(&str, &Holders)),
             name: name.to_owned(),
+            ..OpenOptions::default()
         },
     )?;
     Ok(Opened::new(camera))

@@ -63,7 +63,11 @@ unsafe impl Extensible for camlease_holder {
 
 impl Entry {
     fn new(holder: &Holder) -> Entry {
-        Entry { holder: holder.clone(), command: c_text(&holder.command), name: c_text(&holder.name) }
+        Entry {
+            holder: holder.clone(),
+            command: c_text(&holder.command),
+            name: c_text(holder.lease.as_ref().map_or("", |lease| &lease.name)),
+        }
     }
 
     fn lent(&self) -> camlease_holder {

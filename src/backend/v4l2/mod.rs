@@ -148,6 +148,10 @@ impl Source for Node {
         all
     }
 
+    fn keys(&self) -> Vec<String> {
+        self.candidates().unwrap_or_default().iter().filter_map(|node| key(node)).collect()
+    }
+
     fn names(&self, identity: &Identity) -> bool {
         self.candidates().is_ok_and(|nodes| nodes.iter().any(|node| node == Path::new(&identity.uri)))
     }
@@ -195,6 +199,12 @@ fn open(path: &Path) -> Result<OpenNode> {
         _ => {}
     }
     OpenNode::open(path)
+}
+
+/// By the device's number and not its path: a container may know the camera by another one.
+fn key(node: &Path) -> Option<String> {
+    let number = fs::metadata(node).ok()?.rdev();
+    Some(format!("v4l2-{}-{}", libc::major(number), libc::minor(number)))
 }
 
 fn identity(node: &OpenNode) -> Identity {
