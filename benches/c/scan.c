@@ -5,7 +5,7 @@
  *
  * Starts 1000 processes with 100 descriptors each (character devices, files, pipes, sockets, eventfds), three of which
  * have NODE. Then, in turns: fuser -v NODE, lsof NODE, one whole process of ours, and the call alone. Wall-clock time
- * from the start of a program to its end. All have to find the same three processes, or this ends with status 1.
+ * from the start of a program to its end, and CPU time of all its threads. All have to find the same three processes, or this ends with status 1.
  */
 #include "bench.h"
 
@@ -143,11 +143,22 @@ static void disperse(const struct pids *crowd)
         waitpid(crowd->list[at], NULL, 0);
 }
 
-/* What a program said on its standard output, and how long it took. */
-static double run(char *const *arguments, char *said, size_t room)
+struct cost {
+    double wall_ms, cpu_ms;
+};
+
+static double cpu_ms(const struct rusage *usage)
+{
+    return (double)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1e3 +
+           (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) / 1e3;
+}
+
+/* What a program said on its standard output, and what it took. */
+static struct cost run(char *const *arguments, char *said, size_t room)
 {
     posix_spawn_file_actions_t actions;
     int output[2], status = 0, failed;
+    struct rusage usage;
     size_t length = 0;
     ssize_t got;
     pid_t pid;
@@ -167,7 +178,7 @@ static double run(char *const *arguments, char *said, size_t room)
     close(output[1]);
     while ((got = read(output[0], said + length, room - 1 - length)) > 0 || (got < 0 && errno == EINTR))
         length += got > 0 ? (size_t)got : 0;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while (wait4(pid, &status, 0, &usage) < 0 && errno == EINTR)
         continue;
     ended = now_ns(CLOCK_MONOTONIC);
     said[length] = '\0';
@@ -175,7 +186,7 @@ static double run(char *const *arguments, char *said, size_t room)
     posix_spawn_file_actions_destroy(&actions);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         die("%s ended with status %#x", arguments[0], (unsigned)status);
-    return (double)(ended - began) / 1e6;
+    return (struct cost){ (double)(ended - began) / 1e6, cpu_ms(&usage) };
 }
 
 /* The process ids in what a contender printed: every number, or the second word of each line after the first. */
@@ -221,7 +232,7 @@ static void who(const char *node, struct pids *found)
     must(camlease_holder_list_free(list), node);
 }
 
-static double measure(enum contender contender, const char *node, char *command, const struct pids *crowd,
+static struct cost measure(enum contender contender, const char *node, char *command, const struct pids *crowd,
                       struct pids *found)
 {
     static char said[1 << 16];
@@ -229,15 +240,16 @@ static double measure(enum contender contender, const char *node, char *command,
                                              [LSOF] = { "lsof", (char *)node },
                                              [WHOLE] = { "/proc/self/exe", "who", (char *)node },
                                              [COMMAND] = { command, "who", (char *)node } };
-    double ms;
+    struct cost cost;
     if (contender == CALL) {
-        int64_t began = now_ns(CLOCK_MONOTONIC);
+        int64_t began = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
         who(node, found);
-        return (double)(now_ns(CLOCK_MONOTONIC) - began) / 1e6;
+        return (struct cost){ (double)(now_ns(CLOCK_MONOTONIC) - began) / 1e6,
+                              (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu) / 1e6 };
     }
-    ms = run(arguments[contender], said, sizeof said);
+    cost = run(arguments[contender], said, sizeof said);
     read_pids(contender, said, crowd, found);
-    return ms;
+    return cost;
 }
 
 static int same(const struct pids *a, const struct pids *b)
@@ -255,7 +267,7 @@ static void show(const struct pids *pids)
 
 int main(int argc, char **argv)
 {
-    static struct series ms[CONTENDERS];
+    static struct series ms[CONTENDERS], cpu[CONTENDERS];
     static struct pids crowd, holders;
     const char *node;
     char *command;
@@ -278,12 +290,14 @@ int main(int argc, char **argv)
         for (unsigned turn = 0; turn < contenders; turn++) {
             enum contender contender = (enum contender)((turn + round) % contenders);
             static struct pids found;
-            double took;
+            struct cost took;
             found.count = 0;
             took = measure(contender, node, command, &crowd, &found);
             /* The first round makes what the kernel keeps of each descriptor in /proc. */
-            if (round > 0)
-                add(&ms[contender], took);
+            if (round > 0) {
+                add(&ms[contender], took.wall_ms);
+                add(&cpu[contender], took.cpu_ms);
+            }
             if (same(&found, &holders))
                 continue;
             wrong++;
@@ -296,16 +310,18 @@ int main(int argc, char **argv)
     disperse(&crowd);
     printf("%u processes, %u descriptors, %zu holders, user %u, %u rounds\n", processes, processes * DESCRIPTORS,
            holders.count, (unsigned)geteuid(), rounds);
-    printf("%-22s %10s %10s %10s\n", "ms", "median", "p90", "least");
+    printf("%-22s %10s %10s %10s %10s\n", "ms", "median", "p90", "least", "CPU");
     for (unsigned contender = 0; contender < contenders; contender++)
-        printf("%-22s %10.1f %10.1f %10.1f\n", names[contender], median(&ms[contender]),
-               quantile(&ms[contender], 0.9), quantile(&ms[contender], 0));
+        printf("%-22s %10.1f %10.1f %10.1f %10.1f\n", names[contender], median(&ms[contender]),
+               quantile(&ms[contender], 0.9), quantile(&ms[contender], 0), median(&cpu[contender]));
     ours = median(&ms[WHOLE]);
     fuser = median(&ms[FUSER]) / ours;
     lsof = median(&ms[LSOF]) / ours;
     printf("fuser / a process of ours: %.2f (target: at least %.0f, %s)\n", fuser, FUSER_RATIO,
            verdict(FUSER_RATIO, fuser));
     printf("lsof / a process of ours: %.2f (target: at least %.0f, %s)\n", lsof, LSOF_RATIO, verdict(LSOF_RATIO, lsof));
+    printf("CPU time: fuser / ours %.2f, lsof / ours %.2f\n", median(&cpu[FUSER]) / median(&cpu[WHOLE]),
+           median(&cpu[LSOF]) / median(&cpu[WHOLE]));
     printf("same holders: %s\n", wrong ? "no" : "yes, in every round");
     return wrong ? 1 : 0;
 }

@@ -5,6 +5,8 @@
  * odd_holder NODE unshared   a thread with descriptors of its own opens it
  * odd_holder NODE elsewhere  opens it in name spaces of its own, where it has another path
  * odd_holder NODE closed     opens it, and closes it again
+ * odd_holder NODE mapped     maps a buffer of a V4L2 camera and closes the node
+ * odd_holder NODE elsewhere-mapped  the same in name spaces of its own, by a node that is another file
  * odd_holder NODE churn      children open it and end at once, again and again
  *
  * Prints "ready PID" with the holder's id and stays until it is killed, or its input ends. Status 77: the kernel does
@@ -13,14 +15,18 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/videodev2.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -87,9 +93,34 @@ static void start(void *(*body)(void *))
         fail("pthread_create");
 }
 
-static void elsewhere(void)
+static void map(const char *path)
 {
-    char path[] = "/tmp/odd-holder-XXXXXX";
+    struct v4l2_requestbuffers buffers = { .count = 2,
+                                           .type = V4L2_BUF_TYPE_VIDEO_CAPTURE,
+                                           .memory = V4L2_MEMORY_MMAP };
+    struct v4l2_buffer buffer = { .type = V4L2_BUF_TYPE_VIDEO_CAPTURE, .memory = V4L2_MEMORY_MMAP };
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, VIDIOC_REQBUFS, &buffers) || ioctl(fd, VIDIOC_QUERYBUF, &buffer))
+        fail(path);
+    if (mmap(NULL, buffer.length, PROT_READ, MAP_SHARED, fd, buffer.m.offset) == MAP_FAILED)
+        fail("mmap");
+    close(fd);
+}
+
+/* A device node of its own file, in a file system that nobody else sees. */
+static void make_node(char *path, size_t room)
+{
+    struct stat known;
+    if (stat(node, &known) || mount("none", "/mnt", "tmpfs", 0, NULL))
+        fail("/mnt");
+    snprintf(path, room, "/mnt/eye");
+    if (mknod(path, S_IFCHR | 0600, known.st_rdev))
+        fail(path);
+}
+
+static void elsewhere(int mapped)
+{
+    char path[] = "/tmp/odd-holder-XXXXXX", other[16] = "";
     int place, ready[2];
     pid_t child;
     char byte = 0;
@@ -101,12 +132,17 @@ static void elsewhere(void)
     close(place);
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount(node, path, NULL, MS_BIND, NULL))
         fail("mount");
+    if (mapped)
+        make_node(other, sizeof other);
     child = fork();
     if (child < 0)
         fail("fork");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        get(path);
+        if (mapped)
+            map(other);
+        else
+            get(path);
         byte = 1;
         if (write(ready[1], &byte, 1) != 1)
             _exit(1);
@@ -156,13 +192,18 @@ int main(int argc, char **argv)
         for (;;)
             pause();
     } else if (strcmp(what, "elsewhere") == 0) {
-        elsewhere();
+        elsewhere(0);
+    } else if (strcmp(what, "elsewhere-mapped") == 0) {
+        elsewhere(1);
+    } else if (strcmp(what, "mapped") == 0) {
+        map(node);
+        stay(getpid());
     } else if (strcmp(what, "closed") == 0) {
         close(get(node));
         stay(getpid());
     } else if (strcmp(what, "churn") == 0) {
         churn();
     }
-    fprintf(stderr, "usage: odd_holder NODE plain|ended|unshared|elsewhere|closed|churn\n");
+    fprintf(stderr, "usage: odd_holder NODE WHAT\n");
     return 2;
 }
