@@ -123,10 +123,12 @@ pub fn scan(cameras: &[Vec<Target>]) -> Vec<Holders> {
 
 /// Which targets a process has open: camera and target, the camera's own node before its other ones.
 fn open_targets(process: &Process, cameras: &[Vec<Target>]) -> std::io::Result<Vec<(usize, usize)>> {
-    let folder = PathBuf::from(format!("/proc/{}/fd", process.pid()));
+    let pid = process.pid();
+    let mut files = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten().map(|entry| entry.path()).peekable();
+    let others = if files.peek().is_none() { living_thread(pid) } else { None };
+    let others = others.and_then(|thread| fs::read_dir(thread.join("fd")).ok()).into_iter().flatten().flatten();
     let mut open: Vec<(usize, usize)> = Vec::new();
-    for entry in fs::read_dir(&folder)?.flatten() {
-        let path = entry.path();
+    for path in files.chain(others.map(|entry| entry.path())) {
         let Ok(link) = fs::read_link(&path) else { continue };
         let link = link.as_os_str().as_encoded_bytes();
         let inode = socket_inode(link);
@@ -148,6 +150,13 @@ fn open_targets(process: &Process, cameras: &[Vec<Target>]) -> std::io::Result<V
     Ok(open)
 }
 
+/// Another thread of a process whose first one has ended: that shows neither files nor memory any more, and the
+/// others have both still.
+fn living_thread(pid: i32) -> Option<PathBuf> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().map(|entry| entry.path());
+    threads.into_iter().find(|thread| !thread.ends_with(pid.to_string()))
+}
+
 fn socket_inode(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(link).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
@@ -159,7 +168,8 @@ fn is_kernel_thread(process: &Process) -> bool {
 /// Whether a process has a device's memory mapped.
 fn maps(process: &Process, target: &Target) -> bool {
     let Target::Device { node, number } = target else { return false };
-    let Ok(maps) = process.maps() else { return false };
+    let others = || Process::new_with_root(living_thread(process.pid())?).ok()?.maps().ok();
+    let Some(maps) = process.maps().ok().filter(|maps| !maps.0.is_empty()).or_else(others) else { return false };
     let inode = fs::metadata(node).map(|file| file.ino()).unwrap_or(0);
     maps.iter().any(|map| match &map.pathname {
         // The node may have another name in that process's view: the number settles it.
@@ -210,7 +220,7 @@ fn locks(process: &Process, node: &Path) -> bool {
 }
 
 /// Another process chooses its command line: what would steer a terminal is taken out.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut safe: String = text.trim().chars().take(512).collect();
     if safe.contains(char::is_control) {
         safe = safe.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -264,7 +274,7 @@ impl fmt::Display for Holders {
 }
 
 /// From /etc/passwd alone: a look-up over the network must not delay an error message.
-fn user_name(uid: u32) -> String {
+pub fn user_name(uid: u32) -> String {
     let name = fs::File::open("/etc/passwd").ok().and_then(|file| {
         BufReader::new(file).lines().map_while(Result::ok).find_map(|line| {
             let mut fields = line.split(':');

@@ -30,7 +30,7 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 9] = [
+const INITIALISERS: [(&str, &str); 10] = [
     ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
@@ -40,13 +40,14 @@ const INITIALISERS: [(&str, &str); 9] = [
         "NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } }",
     ),
     ("device_info", "NULL, NULL, NULL, NULL, NULL, 0"),
-    ("holder", "0, 0, 0, 0, NULL, NULL, 0"),
+    ("holder", "0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0"),
+    ("evict_options", "0, 2000, NULL, NULL"),
     ("format_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("control_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0"),
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 15] = [
+const TYPEDEFS: [&str; 16] = [
     "camera",
     "frame",
     "device_list",
@@ -60,6 +61,7 @@ const TYPEDEFS: [&str; 15] = [
     "plane",
     "device_info",
     "holder",
+    "evict_options",
     "format_info",
     "control_info",
 ];
