@@ -4,6 +4,7 @@
 //! Whether the camera is free is never concluded but tried: by claiming it. Who merely has it open beside its holder
 //! keeps nobody from it, and is left in peace.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::acquire;
@@ -13,7 +14,7 @@ use crate::holders::{Activity, Condition, Holder, Holders, user_name};
 use crate::kernel::{Event, poll, readable};
 use crate::lease::{Ask, Petition, Progress};
 use crate::policy;
-use crate::process::{Missing, Process, ancestors, own_pid, stuck};
+use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
 use crate::uri::Uri;
 
 /// How to evict.
@@ -61,6 +62,30 @@ pub struct Evicted {
     /// Why nothing was done to it, or what a dry run would do; why it was refused or survived, and what would help; else
     /// empty.
     pub reason: String,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::None => "left",
+            Outcome::Yielded => "yielded",
+            Outcome::Terminated => "terminated",
+            Outcome::Killed => "killed",
+            Outcome::Refused => "refused",
+            Outcome::Survived => "survived",
+        })
+    }
+}
+
+impl fmt::Display for Evicted {
+    /// "v4l2-ctl (pid 812, user root, streaming): refused: it is an ancestor of this process..."
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.holder, self.outcome)?;
+        if !self.reason.is_empty() {
+            write!(f, ": {}", self.reason)?;
+        }
+        Ok(())
+    }
 }
 
 /// Removes who has a camera, and claims it for a moment to be sure of it.
@@ -153,9 +178,15 @@ pub(crate) fn evict_holders(
     options: &EvictOptions<'_>,
     sleep: Sleep<'_>,
 ) -> Result<Round> {
-    let device = claim(source)?;
-    if device.is_some() {
-        return Ok(Round { list: Vec::new(), device, kept: false, left_alone: false });
+    let mut seen = keepers(source.holders().list);
+    if !hangs(&seen) {
+        let device = claim(source)?;
+        if device.is_some() {
+            return Ok(Round { list: Vec::new(), device, kept: false, left_alone: false });
+        }
+        if seen.0.is_empty() {
+            seen = keepers(source.holders().list); // it came between the look and the claim
+        }
     }
     let keys = source.keys();
     if keys.len() > 1 {
@@ -163,7 +194,7 @@ pub(crate) fn evict_holders(
             format!("{uri}: {} cameras have this name, and it does not say whose holder is to go", keys.len());
         return Err(Error::new(Kind::InvalidArgument, message).hint("name one by its serial number or its node"));
     }
-    let (keepers, certain) = keepers(source.holders().list);
+    let (keepers, certain) = seen;
     let found = keepers.len();
     let wanted = keepers.into_iter().filter(|holder| options.only.is_none_or(|only| only(holder)));
     let mut cases: Vec<_> = wanted.map(Case::new).collect();
@@ -206,6 +237,11 @@ fn keepers(mut holders: Vec<Holder>) -> (Vec<Holder>, bool) {
         holders.retain(|holder| holder.other_node.is_none());
     }
     (holders, certain)
+}
+
+/// Whether its holder is inside the driver, which may make whoever claims the camera wait as well.
+fn hangs((keepers, certain): &(Vec<Holder>, bool)) -> bool {
+    *certain && keepers.iter().any(|holder| stuck_in(holder.pid).is_some())
 }
 
 /// A camera that one of them keeps for certain does not come free by the end of the others.
@@ -293,7 +329,7 @@ impl Case {
             reason += "; it is the first process of a container, which would end with it";
         }
         if let Some(place) = process.stuck_in() {
-            reason += &format!("; it is inside the kernel (state D, in {place}), where no signal reaches it");
+            reason += &format!("; it is inside the kernel (state D, in {place}), where it may heed no signal");
         }
         self.end(Outcome::None, reason);
     }
@@ -493,6 +529,14 @@ impl Eviction<'_, '_> {
     }
 
     fn claim(&self, source: &mut dyn Source) -> Result<Option<Box<dyn Device>>> {
+        // One that is inside the driver may make whoever claims the camera wait as well.
+        let hangs = |case: &Case| {
+            (case.is_pending() || case.evicted.outcome == Outcome::Survived)
+                && case.process.as_ref().is_some_and(|process| process.stuck_in().is_some())
+        };
+        if self.cases.iter().any(hangs) {
+            return Ok(None);
+        }
         claim(source).map_err(|error| self.told_so_far(error))
     }
 
@@ -541,16 +585,108 @@ impl Eviction<'_, '_> {
     fn settle(&mut self, source: &mut dyn Source) -> Result<Option<Box<dyn Device>>> {
         let kept = self.is_kept();
         let begun = Instant::now();
+        let mut looked = false;
         loop {
             let device = self.claim(source)?;
-            if device.is_some() || kept || self.cases.is_empty() || begun.elapsed() >= policy::EVICTION_SETTLE {
+            let waited = begun.elapsed();
+            if device.is_some() || kept || self.cases.is_empty() || waited >= policy::EVICTION_SETTLE {
                 return Ok(device);
             }
-            let pause = match begun.elapsed() < policy::TIGHT_WINDOW {
-                true => policy::TIGHT_STEP,
-                false => policy::POLL_FIRST,
-            };
+            if waited >= policy::TIGHT_WINDOW && !std::mem::replace(&mut looked, true) && self.is_succeeded(source) {
+                return Ok(None);
+            }
+            let pause = if waited < policy::TIGHT_WINDOW { policy::TIGHT_STEP } else { policy::POLL_FIRST };
             (self.sleep)(&mut Vec::new(), Instant::now() + pause).map_err(|error| self.told_so_far(error))?;
         }
+    }
+
+    /// Whether somebody else has the camera by now.
+    fn is_succeeded(&self, source: &dyn Source) -> bool {
+        let (keepers, certain) = keepers(source.holders().list);
+        let is_new = |holder: &Holder| !self.cases.iter().any(|case| same(&case.evicted.holder, holder));
+        certain && keepers.iter().any(is_new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(pid: i32, activity: Activity) -> Holder {
+        Holder {
+            pid,
+            uid: 0,
+            start_time: 1,
+            activity,
+            command: "/usr/bin/v4l2-ctl --stream-mmap".into(),
+            condition: Condition::Alive,
+            lease: None,
+            other_node: None,
+            locks_other_node: false,
+        }
+    }
+
+    fn found(pid: i32) -> Process {
+        let stat = procfs::process::Process::new(pid).unwrap().stat().unwrap();
+        Process::find(pid, stat.starttime).unwrap()
+    }
+
+    #[test]
+    fn the_first_process_and_kernel_threads_are_refused() {
+        let reason = refusal(&holder(1, Activity::Streaming), &found(1)).unwrap();
+        assert!(reason.contains("process 1") && reason.contains("have it close"), "{reason}");
+        let all = procfs::process::all_processes().unwrap().flatten();
+        let Some(thread) = all.map(|process| process.pid()).find(|&pid| pid > 1 && found(pid).is_kernel_thread())
+        else {
+            eprintln!("SKIPPED: kernel threads: none is visible from inside a container");
+            return;
+        };
+        let reason = refusal(&holder(thread, Activity::Streaming), &found(thread)).unwrap();
+        assert!(reason.contains("kernel thread, which no signal ends"), "{reason}");
+    }
+
+    #[test]
+    fn who_merely_has_it_open_is_no_keeper_beside_one() {
+        let pids = |(keepers, certain): (Vec<Holder>, bool)| {
+            (keepers.iter().map(|holder| holder.pid).collect::<Vec<_>>(), certain)
+        };
+        let open = holder(2, Activity::Open);
+        let other = Holder { other_node: Some("/dev/video1".into()), ..holder(3, Activity::Streaming) };
+        let ours = Holder {
+            lease: Some(crate::lease::Record { name: "eye".into(), priority: 0, since_ns: 1, streaming: false }),
+            ..holder(4, Activity::Open)
+        };
+        let streams = holder(5, Activity::Streaming);
+        assert_eq!(pids(keepers(vec![streams, open.clone(), other.clone()])), (vec![5], true));
+        assert_eq!(pids(keepers(vec![ours, open.clone(), other.clone()])), (vec![4], true));
+        assert_eq!(pids(keepers(vec![open, other.clone()])), (vec![2], false));
+        assert_eq!(pids(keepers(vec![other])), (vec![3], false));
+        assert_eq!(pids(keepers(vec![])), (vec![], false));
+    }
+
+    #[test]
+    fn a_survivor_comes_with_what_helps() {
+        for (condition, place, tracer, words) in [
+            (Condition::Stuck, Some("uvc_queue_cancel"), None, "state D, in uvc_queue_cancel"),
+            (Condition::Stuck, Some("usb_kill_urb"), None, "reset its USB port (camlease reset), else reboot"),
+            (Condition::Stuck, Some("__refrigerator"), None, "thaw it"),
+            (Condition::Zombie, None, None, "state Z"),
+            (Condition::Zombie, None, Some(77), "its debugger, process 77, has to let go of it"),
+            (Condition::Stopped, None, Some(77), "its debugger, process 77, has to let go of it"),
+            (Condition::Alive, None, None, "evict once more"),
+        ] {
+            let reason = survival(condition, place, tracer);
+            assert!(reason.contains(words), "\"{words}\" is not in: {reason}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_told_in_a_line() {
+        let mut evicted =
+            Evicted { holder: holder(812, Activity::Streaming), outcome: Outcome::Killed, reason: String::new() };
+        assert_eq!(evicted.to_string(), "v4l2-ctl (pid 812, user root, streaming): killed");
+        evicted.outcome = Outcome::Refused;
+        evicted.reason = "it is process 1".into();
+        assert_eq!(evicted.to_string(), "v4l2-ctl (pid 812, user root, streaming): refused: it is process 1");
     }
 }

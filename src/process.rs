@@ -193,7 +193,8 @@ pub fn stuck() -> Vec<(i32, String, String)> {
         .collect()
 }
 
-fn stuck_in(pid: i32) -> Option<String> {
+/// Where in the kernel a process is that no signal reaches, as far as the kernel tells.
+pub fn stuck_in(pid: i32) -> Option<String> {
     threads(pid).iter().find(|thread| thread.state == 'D').map(|thread| {
         let place = fs::read_to_string(format!("/proc/{pid}/task/{}/wchan", thread.id)).unwrap_or_default();
         // "0" is for those who may not know.

@@ -13,10 +13,12 @@
  *   heirs    the same, and the child does as its parent did, for ever
  *   zombie   its first thread ends, another one stays
  *   user     becomes user 65534
+ *   vfork    waits in vfork, where only SIGKILL reaches it
  *   init     is the first process of a pid namespace
  *   traced   is stopped under a debugger's eyes
  *   parent   runs COMMAND, which does not inherit the camera, and waits for it
- *   parents  the same, and a child of it has the camera as well
+ *   first    the same, as the first process of a pid namespace with a /proc of its own
+ *   parents  as parent, and a child of it has the camera as well
  *
  * With NAME/streaming it streams, as far as others see. "ready PID" is printed when it has the camera, for each process
  * that has it.
@@ -29,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -147,15 +150,19 @@ int main(int argc, char **argv)
     if (argc < 3)
         return 1;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (is(what, "init")) {
-        if (unshare(CLONE_NEWPID))
+    if (is(what, "init") || is(what, "first")) {
+        if (unshare(is(what, "init") ? CLONE_NEWPID : CLONE_NEWPID | CLONE_NEWNS))
             return 5;
         pid_t made = child();
         if (made) {
             say("ready", made); /* the test looks until it has the camera */
             waitpid(made, &status, 0);
-            return 0;
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 0;
         }
+    }
+    if (is(what, "first")) {
+        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL))
+            return 10;
     }
     if (slash) {
         sockets[1] = take(argv[1]);
@@ -165,7 +172,7 @@ int main(int argc, char **argv)
 
     if (is(what, "ignore") || is(what, "children"))
         signal(SIGTERM, SIG_IGN);
-    if (is(what, "late"))
+    if (is(what, "late") || is(what, "vfork")) /* without a handler SIGTERM would end it there as SIGKILL does */
         signal(SIGTERM, on_late);
     if (is(what, "stop"))
         signal(SIGTERM, on_stopped);
@@ -204,11 +211,19 @@ int main(int argc, char **argv)
             stay();
         say("ready", made);
     }
-    if (!is(what, "init"))
+    if (!is(what, "init") && !is(what, "first"))
         say("ready", (int)getpid());
     if (is(what, "stop"))
         raise(SIGSTOP);
-    if (is(what, "parent") || is(what, "parents")) {
+    if (is(what, "vfork")) {
+        if (vfork() == 0) { /* it shares the memory, and has descriptors of its own */
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            let_go();
+            for (;;)
+                pause();
+        }
+    }
+    if (is(what, "parent") || is(what, "parents") || is(what, "first")) {
         pid_t made = child();
         if (made == 0) {
             execv(argv[3], argv + 3);
