@@ -205,7 +205,7 @@ fn locks(process: &Process, node: &Path) -> bool {
 }
 
 /// Another process chooses its command line: what would steer a terminal is taken out.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut safe: String = text.trim().chars().take(512).collect();
     if safe.contains(char::is_control) {
         safe = safe.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -280,7 +280,7 @@ impl fmt::Display for Holders {
 }
 
 /// From /etc/passwd alone: a look-up over the network must not delay an error message.
-fn user_name(uid: u32) -> String {
+pub fn user_name(uid: u32) -> String {
     let name = fs::File::open("/etc/passwd").ok().and_then(|file| {
         BufReader::new(file).lines().map_while(Result::ok).find_map(|line| {
             let mut fields = line.split(':');

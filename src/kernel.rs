@@ -21,7 +21,7 @@ pub struct Fd {
 
 impl Fd {
     /// Wraps what `make` returns; `make` must set O_CLOEXEC and give a new descriptor, or -1 with errno.
-    fn make(make: impl FnOnce() -> RawFd) -> std::io::Result<Fd> {
+    pub fn make(make: impl FnOnce() -> RawFd) -> std::io::Result<Fd> {
         let (number, entered) = fork::enter_fd(|| match make() {
             -1 => Err(std::io::Error::last_os_error()),
             number => Ok(number),
@@ -409,10 +409,6 @@ impl MessageSocket {
 
     pub fn fd(&self) -> RawFd {
         self.0.number()
-    }
-
-    pub fn is_own(&self) -> bool {
-        self.0.is_own()
     }
 }
 

@@ -47,7 +47,7 @@ pub fn look(proc: &Fd, pid: i32, cameras: &[Vec<Target>]) -> Option<Seen> {
     let mut known = vec![pid];
     for other in other_threads(proc, pid) {
         let alike = known.iter().map(|&one| kernel::share_descriptors(one, other));
-        match alike.fold(Some(false), |any, alike| if any == Some(true) { any } else { alike }) {
+        match alike.reduce(|any, alike| if any == Some(true) { any } else { alike }).flatten() {
             Some(true) => continue,
             Some(false) => known.push(other),
             // Threads of one process nearly always share them.
