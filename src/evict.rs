@@ -12,7 +12,7 @@ use crate::backend::{self, Device, Source};
 use crate::error::{Error, Kind, Result};
 use crate::holders::{Activity, Condition, Holder, Holders, user_name};
 use crate::kernel::{Event, poll, readable};
-use crate::lease::{self, Ask, Petition, Progress};
+use crate::lease::{self, Ask, Filing, Petition, Progress};
 use crate::policy;
 use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
 use crate::uri::Uri;
@@ -189,10 +189,10 @@ pub(crate) fn evict_holders(
             seen = keepers(lease::holders(source).list); // it came between the look and the claim
         }
     }
-    let keys = source.keys();
-    if keys.len() > 1 {
+    let filings = source.filings();
+    if filings.len() > 1 {
         let message =
-            format!("{uri}: {} cameras have this name, and it does not say whose holder is to go", keys.len());
+            format!("{uri}: {} cameras have this name, and it does not say whose holder is to go", filings.len());
         return Err(Error::new(Kind::InvalidArgument, message).hint("name one by its serial number or its node"));
     }
     let (keepers, certain) = seen;
@@ -204,7 +204,7 @@ pub(crate) fn evict_holders(
     if certain {
         spare_in_vain(&mut cases);
     }
-    let mut eviction = Eviction { keys, cases, options, ask, sleep };
+    let mut eviction = Eviction { filings, cases, options, ask, sleep };
     let device = match options.dry_run {
         true => {
             eviction.cases.iter_mut().for_each(|case| case.announce(options.grace));
@@ -474,7 +474,7 @@ fn survival(condition: Condition, place: Option<&str>, tracer: Option<i32>) -> S
 
 /// The removal of all holders, at the same time.
 struct Eviction<'a, 'b> {
-    keys: Vec<String>,
+    filings: Vec<Filing>,
     cases: Vec<Case>,
     options: &'a EvictOptions<'b>,
     ask: bool,
@@ -505,7 +505,7 @@ impl Eviction<'_, '_> {
         let petition = Petition { name: name.clone(), priority: 0, must: true, grace: *grace };
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
             let pid = case.evicted.holder.pid;
-            match self.ask.then(|| Ask::begin(&self.keys, pid, &petition)).flatten() {
+            match self.ask.then(|| Ask::begin(&self.filings, pid, &petition)).flatten() {
                 Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);
