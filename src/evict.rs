@@ -11,8 +11,8 @@ use crate::acquire;
 use crate::backend::{self, Device, Source};
 use crate::error::{Error, Kind, Result};
 use crate::holders::{Activity, Condition, Holder, Holders, user_name};
-use crate::kernel::{Event, poll, readable};
-use crate::lease::{Ask, Petition, Progress};
+use crate::kernel::{Event, Fd, poll, readable};
+use crate::lease::{self, Ask, Petition, Progress};
 use crate::policy;
 use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
 use crate::uri::Uri;
@@ -109,7 +109,7 @@ pub fn evict(uri: &str, options: EvictOptions<'_>) -> Result<Vec<Evicted>> {
     };
     let mut all: Vec<Evicted> = Vec::new();
     for _ in 0..policy::EVICTION_ROUNDS {
-        let round = evict_holders(uri, source.as_mut(), &options, &mut sleep)?;
+        let round = evict_holders(uri, source.as_mut(), &options, Handed::Drop, &mut sleep)?;
         let nobody = round.list.is_empty();
         // One that was seen in an earlier round is told as it is now.
         all.retain(|old: &Evicted| !round.list.iter().any(|new| same(&new.holder, &old.holder)));
@@ -122,7 +122,7 @@ pub fn evict(uri: &str, options: EvictOptions<'_>) -> Result<Vec<Evicted>> {
         }
         // Who has it now came meanwhile, or was not seen to keep it.
     }
-    Err(busy_still(uri, &all, &source.holders()))
+    Err(busy_still(uri, &all, &lease::holders(source.as_ref())))
 }
 
 /// Everybody who was found is gone, and yet it is not free.
@@ -166,6 +166,17 @@ pub(crate) struct Round {
     pub left_alone: bool,
 }
 
+/// What becomes of a camera that a holder hands over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// It is taken as it is: nobody else can get it in between.
+    #[allow(dead_code, reason = "an open that evicts takes it")]
+    Take,
+    /// It is let go of, and claimed anew: its holder has it still for a moment after it handed it over, and only what
+    /// was claimed is free for everybody when it is let go of.
+    Drop,
+}
+
 /// Waits until one of the descriptors has something or the time has come; may add descriptors of its own. Its failure
 /// ends the eviction: a cancelled wait, a shutdown.
 pub(crate) type Sleep<'a> = &'a mut dyn FnMut(&mut Vec<libc::pollfd>, Instant) -> Result<()>;
@@ -176,16 +187,17 @@ pub(crate) fn evict_holders(
     uri: &str,
     source: &mut dyn Source,
     options: &EvictOptions<'_>,
+    handed: Handed,
     sleep: Sleep<'_>,
 ) -> Result<Round> {
-    let mut seen = keepers(source.holders().list);
+    let mut seen = keepers(lease::holders(source).list);
     if !hangs(&seen) {
         let device = claim(source)?;
         if device.is_some() {
             return Ok(Round { list: Vec::new(), device, kept: false, left_alone: false });
         }
         if seen.0.is_empty() {
-            seen = keepers(source.holders().list); // it came between the look and the claim
+            seen = keepers(lease::holders(source).list); // it came between the look and the claim
         }
     }
     let keys = source.keys();
@@ -203,7 +215,7 @@ pub(crate) fn evict_holders(
     if certain {
         spare_in_vain(&mut cases);
     }
-    let mut eviction = Eviction { uri, keys, cases, options, sleep };
+    let mut eviction = Eviction { keys, cases, options, handed, sleep };
     let device = match options.dry_run {
         true => {
             eviction.cases.iter_mut().for_each(|case| case.announce(options.grace));
@@ -299,28 +311,43 @@ impl Case {
                 Outcome::Refused,
                 format!("the holder has ended, and its pid {pid} is another process's by now (its start time differs)"),
             ),
-            Err(Missing::Elsewhere) => {
-                self.keeps = true;
-                self.end(
-                    Outcome::Refused,
-                    "it is in another pid namespace than this process, where /proc does not belong to: evict from there, \
-                     or on the host",
-                );
-            }
+            // It may still be asked.
+            Err(Missing::Elsewhere) if self.evicted.holder.lease.is_some() => {}
+            Err(Missing::Elsewhere) => self.refuse_elsewhere(),
             Ok(process) => {
                 if let Some(reason) = refusal(&self.evicted.holder, &process) {
-                    self.keeps = true;
-                    self.end(Outcome::Refused, reason);
+                    self.refuse(reason);
                 }
                 self.process = Some(process);
             }
         }
     }
 
+    /// It has the camera, and is not to be ended.
+    fn refuse(&mut self, reason: impl Into<String>) {
+        self.keeps = true;
+        self.end(Outcome::Refused, reason);
+    }
+
+    fn refuse_elsewhere(&mut self) {
+        self.refuse(
+            "it is in another pid namespace than this process, as in another container, where no signal from here \
+             reaches it: evict it there, or on the host",
+        );
+    }
+
     /// Says what would be done.
     fn announce(&mut self, grace: Duration) {
-        let Some(process) = self.process.as_ref().filter(|_| self.is_pending()) else { return };
+        if !self.is_pending() {
+            return;
+        }
         let grace = grace.as_secs_f64();
+        let Some(process) = &self.process else {
+            return self.end(
+                Outcome::None,
+                "would be asked; it is in another pid namespace, where no signal from here reaches it",
+            );
+        };
         let mut reason = match self.evicted.holder.lease {
             Some(_) => format!("would be asked, then ended by SIGTERM and, after {grace} s, by SIGKILL"),
             None => format!("would be ended by SIGTERM and, after {grace} s, by SIGKILL"),
@@ -335,6 +362,9 @@ impl Case {
     }
 
     fn terminate(&mut self, grace: Duration) {
+        if self.process.is_none() {
+            return self.refuse_elsewhere();
+        }
         self.step = Step::Terminated(Instant::now() + grace);
         if self.signal(libc::SIGTERM) && self.process.as_ref().is_some_and(|it| it.condition() == Condition::Stopped) {
             // It would act on SIGTERM only when it is continued.
@@ -352,9 +382,7 @@ impl Case {
         match self.process.as_ref().map(|process| process.signal(signal)) {
             Some(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {
                 // It changed its user after it was checked, as by setuid or a program with that bit.
-                let reason = other_users(&self.evicted.holder);
-                self.keeps = true;
-                self.end(Outcome::Refused, reason);
+                self.refuse(other_users(&self.evicted.holder));
                 false
             }
             Some(Ok(())) => true,
@@ -392,25 +420,26 @@ impl Case {
         self.deadline().is_some_and(|until| Instant::now() >= until)
     }
 
-    /// Takes in what the holder, or its end, has told.
-    fn look(&mut self, grace: Duration) {
+    /// Takes in what the holder, or its end, has told; the camera, where it was handed over.
+    fn look(&mut self, grace: Duration) -> Option<Fd> {
         if self.is_pending() && self.process.as_ref().is_some_and(Process::has_ended) {
-            return self.let_go();
+            self.let_go();
         }
-        let Step::Asked(ask, until) = &mut self.step else { return };
+        let Step::Asked(ask, until) = &mut self.step else { return None };
         match ask.progress() {
             Progress::Pending => {}
             Progress::Handed(camera) => {
-                drop(camera); // and with it the last that is open of it
                 self.let_go();
+                return Some(camera);
             }
             Progress::Refused(reason) => {
-                log::debug!("process {} does not yield: {reason}", self.evicted.holder.pid);
+                log::debug!("{reason}");
                 self.terminate(grace);
             }
             // Whether it keeps the camera is found out by who has it.
             Progress::Gone => *until = Instant::now(),
         }
+        None
     }
 }
 
@@ -473,10 +502,10 @@ fn survival(condition: Condition, place: Option<&str>, tracer: Option<i32>) -> S
 
 /// The removal of all holders, at the same time.
 struct Eviction<'a, 'b> {
-    uri: &'a str,
     keys: Vec<String>,
     cases: Vec<Case>,
     options: &'a EvictOptions<'b>,
+    handed: Handed,
     sleep: Sleep<'a>,
 }
 
@@ -487,13 +516,20 @@ impl Eviction<'_, '_> {
         while self.cases.iter().any(Case::is_pending) {
             self.sleep()?;
             // What a process did at its end comes before what can be concluded from a free camera.
-            self.cases.iter_mut().for_each(|case| case.look(self.options.grace));
-            if let Some(device) = self.claim(source)? {
+            let handed = self
+                .cases
+                .iter_mut()
+                .filter_map(|case| case.look(self.options.grace))
+                .fold(None, |_, camera| Some(camera));
+            // One that cannot be used, or is not wanted, is let go of by that.
+            let wanted = handed.filter(|_| self.handed == Handed::Take);
+            let received = wanted.and_then(|camera| source.receive(camera).ok());
+            if let Some(device) = received.map_or_else(|| self.claim(source), |device| Ok(Some(device)))? {
                 self.cases.iter_mut().for_each(Case::let_go);
                 return Ok(Some(device));
             }
             if self.cases.iter().any(Case::is_overdue) {
-                self.go_on(&source.holders());
+                self.go_on(&lease::holders(source));
             }
         }
         self.settle(source)
@@ -602,7 +638,7 @@ impl Eviction<'_, '_> {
 
     /// Whether somebody else has the camera by now.
     fn is_succeeded(&self, source: &dyn Source) -> bool {
-        let (keepers, certain) = keepers(source.holders().list);
+        let (keepers, certain) = keepers(lease::holders(source).list);
         let is_new = |holder: &Holder| !self.cases.iter().any(|case| same(&case.evicted.holder, holder));
         certain && keepers.iter().any(is_new)
     }

@@ -34,6 +34,10 @@ pub enum Missing {
 impl Process {
     /// Takes hold of the process that had this pid and began at that time.
     pub fn find(pid: i32, start_time: u64) -> Result<Process, Missing> {
+        // One of another container, which has no number here.
+        if pid <= 0 {
+            return Err(Missing::Elsewhere);
+        }
         // First the pidfd and then the comparison: what it names from now on is what is compared.
         let opened = open_pidfd(pid);
         let stat = stat(pid).ok_or(Missing::Gone)?;
