@@ -540,7 +540,7 @@ impl Eviction<'_, '_> {
         let petition = Petition { name: name.clone(), priority: 0, must: true, grace: *grace };
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
             match Ask::begin(&self.keys, case.evicted.holder.pid, &petition) {
-                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace),
+                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace + policy::HAND_OVER_LATE),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);
                     case.terminate(*grace);

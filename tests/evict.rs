@@ -324,8 +324,12 @@ fn a_holder_of_ours_is_asked_and_yields() {
     assert!(asked.contains(" 1 20000 the night shift"), "it is told that it must, by when, and who: {asked}");
     holder.refused("frame 0", "EVICTED");
 
+    // With a frame out it takes all of its grace, and is not ended for it.
     holder.ok("regain 1000");
-    let lines = by_c(uri, &["plain"]);
+    holder.ok("start");
+    holder.ok("frame");
+    let lines = by_c(uri, &["plain", "300"]);
+    assert_eq!(holder.tell("check"), "OK", "the frame stays");
     assert!(lines[1].starts_with(&format!("holder {} ", holder.pid())) && lines[1].ends_with(" 1 0 "), "{lines:?}");
     free(uri);
 }
