@@ -11,7 +11,7 @@ use crate::acquire;
 use crate::backend::{self, Device, Source};
 use crate::error::{Error, Kind, Result};
 use crate::holders::{Activity, Condition, Holder, Holders, user_name};
-use crate::kernel::{Event, Fd, poll, readable};
+use crate::kernel::{Event, poll, readable};
 use crate::lease::{self, Ask, Petition, Progress};
 use crate::policy;
 use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
@@ -109,7 +109,7 @@ pub fn evict(uri: &str, options: EvictOptions<'_>) -> Result<Vec<Evicted>> {
     };
     let mut all: Vec<Evicted> = Vec::new();
     for _ in 0..policy::EVICTION_ROUNDS {
-        let round = evict_holders(uri, source.as_mut(), &options, Handed::Drop, &mut sleep)?;
+        let round = evict_holders(uri, source.as_mut(), &options, true, &mut sleep)?;
         let nobody = round.list.is_empty();
         // One that was seen in an earlier round is told as it is now.
         all.retain(|old: &Evicted| !round.list.iter().any(|new| same(&new.holder, &old.holder)));
@@ -166,28 +166,17 @@ pub(crate) struct Round {
     pub left_alone: bool,
 }
 
-/// What becomes of a camera that a holder hands over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Handed {
-    /// It is taken as it is: nobody else can get it in between.
-    #[allow(dead_code, reason = "an open that evicts takes it")]
-    Take,
-    /// It is let go of, and claimed anew: its holder has it still for a moment after it handed it over, and only what
-    /// was claimed is free for everybody when it is let go of.
-    Drop,
-}
-
 /// Waits until one of the descriptors has something or the time has come; may add descriptors of its own. Its failure
 /// ends the eviction: a cancelled wait, a shutdown.
 pub(crate) type Sleep<'a> = &'a mut dyn FnMut(&mut Vec<libc::pollfd>, Instant) -> Result<()>;
 
 /// Removes who has the camera now, and claims it. Without a device in the answer it is busy still: by those who are
-/// refused or survived, or by others who came meanwhile.
+/// refused or survived, or by others who came meanwhile. `ask`: they have not been asked yet.
 pub(crate) fn evict_holders(
     uri: &str,
     source: &mut dyn Source,
     options: &EvictOptions<'_>,
-    handed: Handed,
+    ask: bool,
     sleep: Sleep<'_>,
 ) -> Result<Round> {
     let mut seen = keepers(lease::holders(source).list);
@@ -215,7 +204,7 @@ pub(crate) fn evict_holders(
     if certain {
         spare_in_vain(&mut cases);
     }
-    let mut eviction = Eviction { keys, cases, options, handed, sleep };
+    let mut eviction = Eviction { keys, cases, options, ask, sleep };
     let device = match options.dry_run {
         true => {
             eviction.cases.iter_mut().for_each(|case| case.announce(options.grace));
@@ -420,17 +409,19 @@ impl Case {
         self.deadline().is_some_and(|until| Instant::now() >= until)
     }
 
-    /// Takes in what the holder, or its end, has told; the camera, where it was handed over.
-    fn look(&mut self, grace: Duration) -> Option<Fd> {
+    /// Takes in what the holder, or its end, has told.
+    fn look(&mut self, grace: Duration) {
         if self.is_pending() && self.process.as_ref().is_some_and(Process::has_ended) {
-            self.let_go();
+            return self.let_go();
         }
-        let Step::Asked(ask, until) = &mut self.step else { return None };
+        let Step::Asked(ask, until) = &mut self.step else { return };
         match ask.progress() {
             Progress::Pending => {}
+            // Let go of, and claimed anew: its holder has it still for a moment after it handed it over, and only what
+            // was claimed is free for everybody when it is let go of.
             Progress::Handed(camera) => {
+                drop(camera);
                 self.let_go();
-                return Some(camera);
             }
             Progress::Refused(reason) => {
                 log::debug!("{reason}");
@@ -439,7 +430,6 @@ impl Case {
             // Whether it keeps the camera is found out by who has it.
             Progress::Gone => *until = Instant::now(),
         }
-        None
     }
 }
 
@@ -505,7 +495,7 @@ struct Eviction<'a, 'b> {
     keys: Vec<String>,
     cases: Vec<Case>,
     options: &'a EvictOptions<'b>,
-    handed: Handed,
+    ask: bool,
     sleep: Sleep<'a>,
 }
 
@@ -516,15 +506,8 @@ impl Eviction<'_, '_> {
         while self.cases.iter().any(Case::is_pending) {
             self.sleep()?;
             // What a process did at its end comes before what can be concluded from a free camera.
-            let handed = self
-                .cases
-                .iter_mut()
-                .filter_map(|case| case.look(self.options.grace))
-                .fold(None, |_, camera| Some(camera));
-            // One that cannot be used, or is not wanted, is let go of by that.
-            let wanted = handed.filter(|_| self.handed == Handed::Take);
-            let received = wanted.and_then(|camera| source.receive(camera).ok());
-            if let Some(device) = received.map_or_else(|| self.claim(source), |device| Ok(Some(device)))? {
+            self.cases.iter_mut().for_each(|case| case.look(self.options.grace));
+            if let Some(device) = self.claim(source)? {
                 self.cases.iter_mut().for_each(Case::let_go);
                 return Ok(Some(device));
             }
@@ -539,7 +522,8 @@ impl Eviction<'_, '_> {
         let EvictOptions { grace, name, .. } = self.options;
         let petition = Petition { name: name.clone(), priority: 0, must: true, grace: *grace };
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
-            match Ask::begin(&self.keys, case.evicted.holder.pid, &petition) {
+            let pid = case.evicted.holder.pid;
+            match self.ask.then(|| Ask::begin(&self.keys, pid, &petition)).flatten() {
                 Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace + policy::HAND_OVER_LATE),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);

@@ -119,3 +119,9 @@ pub const PAGE: usize = 4096;
 /// cameras raise theirs for less than a millisecond.
 pub const PRIORITY_PATIENCE: Duration = Duration::from_millis(50);
 pub const PRIORITY_STEP: Duration = Duration::from_millis(1);
+
+/// A search for holders is shared by as many threads as there are processors, but no more than this: those who stream
+/// need theirs.
+pub const SCAN_THREADS_MOST: usize = 4;
+/// Processes for each of them: with 20 descriptors each they take 1 ms, and a thread's start 0.05 ms.
+pub const SCAN_SHARE: usize = 64;

@@ -34,7 +34,7 @@ pub enum Missing {
 impl Process {
     /// Takes hold of the process that had this pid and began at that time.
     pub fn find(pid: i32, start_time: u64) -> Result<Process, Missing> {
-        // One of another container, which has no number here.
+        // One that another container's lease tells of has no number here, and 0 would be this one's whole group.
         if pid <= 0 {
             return Err(Missing::Elsewhere);
         }

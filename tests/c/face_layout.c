@@ -234,9 +234,9 @@ int main(void)
     assert(opening.struct_size == sizeof opening);
     assert(opening.timeout_ms == 5000 && opening.on_busy == CAMLEASE_ON_BUSY_WAIT && opening.priority == 0);
     assert(!opening.name && opening.flags == 0 && !opening.on_wait && !opening.user_data && !opening.cancel);
+    assert(!opening.on_ask && opening.grace_ms == 0);
     assert(evicting.struct_size == sizeof evicting && evicting.grace_ms == 2000);
     assert(evicting.flags == 0 && !evicting.name && !evicting.cancel);
-    assert(!opening.on_ask && opening.grace_ms == 0);
     assert(streaming.drop_policy == CAMLEASE_DROP_OLDEST);
     assert(plain(&streaming, sizeof streaming) && plain(&frame, sizeof frame) && plain(&device, sizeof device));
     assert(plain(&holder, sizeof holder) && plain(&format, sizeof format) && plain(&control, sizeof control));
