@@ -300,28 +300,43 @@ impl Case {
                 Outcome::Refused,
                 format!("the holder has ended, and its pid {pid} is another process's by now (its start time differs)"),
             ),
-            Err(Missing::Elsewhere) => {
-                self.keeps = true;
-                self.end(
-                    Outcome::Refused,
-                    "it is in another pid namespace than this process, where /proc does not belong to: evict from there, \
-                     or on the host",
-                );
-            }
+            // It may still be asked.
+            Err(Missing::Elsewhere) if self.evicted.holder.lease.is_some() => {}
+            Err(Missing::Elsewhere) => self.refuse_elsewhere(),
             Ok(process) => {
                 if let Some(reason) = refusal(&self.evicted.holder, &process) {
-                    self.keeps = true;
-                    self.end(Outcome::Refused, reason);
+                    self.refuse(reason);
                 }
                 self.process = Some(process);
             }
         }
     }
 
+    /// It has the camera, and is not to be ended.
+    fn refuse(&mut self, reason: impl Into<String>) {
+        self.keeps = true;
+        self.end(Outcome::Refused, reason);
+    }
+
+    fn refuse_elsewhere(&mut self) {
+        self.refuse(
+            "it is in another pid namespace than this process, as in another container, where no signal from here \
+             reaches it: evict it there, or on the host",
+        );
+    }
+
     /// Says what would be done.
     fn announce(&mut self, grace: Duration) {
-        let Some(process) = self.process.as_ref().filter(|_| self.is_pending()) else { return };
+        if !self.is_pending() {
+            return;
+        }
         let grace = grace.as_secs_f64();
+        let Some(process) = &self.process else {
+            return self.end(
+                Outcome::None,
+                "would be asked; it is in another pid namespace, where no signal from here reaches it",
+            );
+        };
         let mut reason = match self.evicted.holder.lease {
             Some(_) => format!("would be asked, then ended by SIGTERM and, after {grace} s, by SIGKILL"),
             None => format!("would be ended by SIGTERM and, after {grace} s, by SIGKILL"),
@@ -336,6 +351,9 @@ impl Case {
     }
 
     fn terminate(&mut self, grace: Duration) {
+        if self.process.is_none() {
+            return self.refuse_elsewhere();
+        }
         self.step = Step::Terminated(Instant::now() + grace);
         if self.signal(libc::SIGTERM) && self.process.as_ref().is_some_and(|it| it.condition() == Condition::Stopped) {
             // It would act on SIGTERM only when it is continued.
@@ -353,9 +371,7 @@ impl Case {
         match self.process.as_ref().map(|process| process.signal(signal)) {
             Some(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {
                 // It changed its user after it was checked, as by setuid or a program with that bit.
-                let reason = other_users(&self.evicted.holder);
-                self.keeps = true;
-                self.end(Outcome::Refused, reason);
+                self.refuse(other_users(&self.evicted.holder));
                 false
             }
             Some(Ok(())) => true,
@@ -401,12 +417,14 @@ impl Case {
         let Step::Asked(ask, until) = &mut self.step else { return };
         match ask.progress() {
             Progress::Pending => {}
+            // Let go of, and claimed anew: its holder has it still for a moment after it handed it over, and only what
+            // was claimed is free for everybody when it is let go of.
             Progress::Handed(camera) => {
-                drop(camera); // and with it the last that is open of it
+                drop(camera);
                 self.let_go();
             }
             Progress::Refused(reason) => {
-                log::debug!("process {} does not yield: {reason}", self.evicted.holder.pid);
+                log::debug!("{reason}");
                 self.terminate(grace);
             }
             // Whether it keeps the camera is found out by who has it.
@@ -506,7 +524,7 @@ impl Eviction<'_, '_> {
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
             let pid = case.evicted.holder.pid;
             match self.ask.then(|| Ask::begin(&self.filings, pid, &petition)).flatten() {
-                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace),
+                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace + policy::HAND_OVER_LATE),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);
                     case.terminate(*grace);

@@ -36,6 +36,10 @@ pub const LEASE_NAMES: usize = 8;
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 
+/// How much longer than its grace a holder that is asked is waited for: it uses the grace up where frames are out with
+/// its host, and then makes these private copies and passes the camera on.
+pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
+
 /// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
 pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
 
