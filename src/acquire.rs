@@ -23,6 +23,8 @@ pub struct Wait<'a> {
     pub timeout: Option<Duration>,
     /// Wait for a camera that is not there at all, too.
     pub for_device: bool,
+    /// The camera was reset: until it is back for good, any failure may be one that passes.
+    pub after_reset: bool,
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     pub on_wait: Option<OnWait<'a>>,
@@ -157,7 +159,8 @@ impl Waiting<'_> {
             Kind::NotFound if self.wait.for_device => true,
             // Its holder may reset it, or somebody replug it, while we wait: it goes, comes back with
             // the system's rights, and gets its group from udev a moment later.
-            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1,
+            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1 || self.wait.after_reset,
+            Kind::Io | Kind::Timeout => self.wait.after_reset,
             _ => false,
         }
     }
@@ -224,14 +227,14 @@ struct Watch {
     shutdown: Entry,
 }
 
-/// A wait's place in [`WAITS`].
-struct Entry {
-    event: Arc<Event>,
+/// A wait's place in [`WAITS`]: a shutdown signals it, and gives its thread the time to return.
+pub struct Entry {
+    pub event: Arc<Event>,
     token: Token,
 }
 
 impl Entry {
-    fn new() -> Result<Entry> {
+    pub fn new() -> Result<Entry> {
         let event = Arc::new(Event::new().map_err(|e| Error::system("creating an event to wait with", e))?);
         let token = WAITS
             .insert(event.clone())

@@ -19,6 +19,10 @@ use crate::timed;
 use crate::uri::Uri;
 use crate::{exit, fork};
 
+mod reset;
+
+pub use reset::reset;
+
 /// How to open a camera.
 pub struct OpenOptions<'a> {
     /// How long to wait for a busy camera; `None` waits without end, zero tries once.
@@ -109,6 +113,10 @@ pub(crate) struct Shared {
     ready: Epoll,
     stream: Mutex<Running>,
     device: RwLock<Option<Box<dyn Device>>>,
+    /// Why there is no device although the camera has not ended.
+    lost: Mutex<Option<Error>>,
+    /// Counts starts: a frame belongs to one of them. Changes only while the stream's lock is held.
+    round: AtomicU64,
     counters: Counters,
     _spent: Option<Inotify>,
 }
@@ -117,8 +125,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Running {
     stream: Option<Box<dyn Stream>>,
-    /// Counts starts: a frame belongs to one of them.
-    round: u64,
+    /// What the running stream was asked for.
+    request: StreamRequest,
     last_sequence: Option<u64>,
     /// What the running, or else the last, stream was set to.
     format: StreamFormat,
@@ -131,6 +139,7 @@ struct Counters {
     corrupt: AtomicU64,
     open_attempts: AtomicU64,
     busy_wait_ns: AtomicU64,
+    resets: AtomicU64,
     frames_out: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -154,6 +163,7 @@ impl Camera {
         let wait = Wait {
             timeout: options.timeout,
             for_device: options.wait_for_device,
+            after_reset: false,
             cancel: options.cancel,
             on_wait: options.on_wait,
         };
@@ -172,6 +182,8 @@ impl Camera {
             ready,
             stream: Mutex::default(),
             device: RwLock::new(Some(got.device)),
+            lost: Mutex::default(),
+            round: AtomicU64::new(0),
             counters: Counters::default(),
             _spent: got.spent,
         });
@@ -200,12 +212,6 @@ impl Camera {
     /// How the holder before this one ended.
     pub fn last_exit(&self) -> LastExit {
         LastExit::Clean
-    }
-
-    /// Resets the device (a USB port reset), waits for its return and a fresh frame. A stream goes on.
-    pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
-        let _ = timeout;
-        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
     }
 
     /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free.
@@ -251,24 +257,15 @@ impl Camera {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
             _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
         })?;
-        if let Err(error) = shared.ready.add(stream.poll_fd()) {
-            let _ = stream.stop(); // dropping it alone would leave the driver streaming
-            return Err(Error::system(format!("{}: watching it", shared.identity.uri), error));
-        }
-        shared.clear_wake();
-        let format = stream.format().clone();
-        running.round += 1;
-        running.last_sequence = None;
-        running.format = format.clone();
-        running.stream = Some(stream);
-        Ok(format)
+        shared.begin_stream(&mut running, stream, request)?;
+        Ok(running.format.clone())
     }
 
     /// Stops streaming; the camera stays held. Frames that are out stay readable.
     pub fn stop(&self) -> Result<()> {
         let shared = &self.shared;
         let mut running = shared.lock_stream()?;
-        let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
+        let stream = running.stream.take().ok_or_else(|| shared.no_stream())?;
         shared.ready.remove(stream.poll_fd());
         shared.send_waiters_away(None);
         stream.stop()
@@ -335,6 +332,7 @@ impl Camera {
             corrupt: read(&counters.corrupt),
             open_attempts: read(&counters.open_attempts),
             busy_wait_ns: read(&counters.busy_wait_ns),
+            resets: read(&counters.resets),
             frames_out: read(&counters.frames_out),
             bytes_out: read(&counters.bytes_out),
             ..Stats::default()
@@ -380,7 +378,32 @@ impl Shared {
     }
 
     fn running<'a>(&self, running: &'a mut Running) -> Result<&'a mut Box<dyn Stream>> {
-        running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
+        running.stream.as_mut().ok_or_else(|| self.no_stream())
+    }
+
+    #[cold]
+    fn no_stream(&self) -> Error {
+        self.is_lost().unwrap_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
+    }
+
+    /// Why there is no device although the camera has not ended.
+    fn is_lost(&self) -> Option<Error> {
+        timed::lock(&self.lost).clone()
+    }
+
+    /// Hands frames of a stream that has just begun to the host.
+    fn begin_stream(&self, running: &mut Running, stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
+        if let Err(error) = self.ready.add(stream.poll_fd()) {
+            let _ = stream.stop(); // dropping it alone would leave the driver streaming
+            return Err(Error::system(format!("{}: watching it", self.identity.uri), error));
+        }
+        self.clear_wake();
+        self.round.fetch_add(1, Ordering::Relaxed);
+        running.last_sequence = None;
+        running.format = stream.format().clone();
+        running.request = request.clone();
+        running.stream = Some(stream);
+        Ok(())
     }
 
     fn with_device<T>(&self, call: impl FnOnce(&dyn Device) -> Result<T>) -> Result<T> {
@@ -388,7 +411,9 @@ impl Shared {
         let device = timed::read(&self.device);
         match device.as_ref() {
             Some(device) => call(device.as_ref()),
-            None => Err(self.check().err().unwrap_or_else(|| self.wrong_state("it was let go"))),
+            None => {
+                Err(self.check().err().or_else(|| self.is_lost()).unwrap_or_else(|| self.wrong_state("it was let go")))
+            }
         }
     }
 
@@ -420,7 +445,7 @@ impl Shared {
         let (sequence, corrupt) = (filled.sequence, filled.corrupt);
         let lost = running.last_sequence.map_or(0, |last| sequence.saturating_sub(last + 1));
         running.last_sequence = Some(sequence);
-        let frame = Frame::new(self.clone(), running.round, &running.format, filled);
+        let frame = Frame::new(self.clone(), self.round.load(Ordering::Relaxed), &running.format, filled);
         let counters = &self.counters;
         counters.frames.fetch_add(1, Ordering::Relaxed);
         counters.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -435,8 +460,12 @@ impl Shared {
     pub(crate) fn take_back(&self, round: u64, memory: u64, filled: &Filled) {
         self.counters.frames_out.fetch_sub(1, Ordering::Relaxed);
         self.counters.bytes_out.fetch_sub(memory, Ordering::Relaxed);
+        // A frame of an earlier stream has nothing to give back, and a reset has the lock for seconds.
+        if self.round.load(Ordering::Relaxed) != round {
+            return;
+        }
         let mut running = timed::lock(&self.stream);
-        if running.round != round {
+        if self.round.load(Ordering::Relaxed) != round {
             return;
         }
         let Some(stream) = running.stream.as_mut() else { return };
@@ -523,12 +552,6 @@ pub fn shut_down(timeout: Duration) -> bool {
 
 /// What a camera offers, whoever has it.
 pub fn formats(uri: &str) -> Result<Vec<Format>> {
-    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
-}
-
-/// Resets a camera that nobody has, opened or not: for one that cannot be opened any more. How long it took.
-pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
-    let _ = timeout;
     Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
 }
 

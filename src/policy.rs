@@ -24,6 +24,10 @@ pub const HAND_OVER_GRACE: Duration = Duration::from_millis(500);
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 
+/// How long a device that is reset may take to close before: a driver that waits for a dead camera in it returns when
+/// the reset comes.
+pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);
+
 /// Buffers of a stream when the host does not say: one with the host, one being filled, two between.
 pub const BUFFERS_DEFAULT: u32 = 4;
 /// Fewest buffers that keep a stream going while the host looks at one frame.

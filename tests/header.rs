@@ -30,8 +30,9 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 9] = [
+const INITIALISERS: [(&str, &str); 10] = [
     ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL"),
+    ("reset_options", "10000"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
@@ -46,7 +47,7 @@ const INITIALISERS: [(&str, &str); 9] = [
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 15] = [
+const TYPEDEFS: [&str; 16] = [
     "camera",
     "frame",
     "device_list",
@@ -56,6 +57,7 @@ const TYPEDEFS: [&str; 15] = [
     "cancel",
     "open_options",
     "stream_options",
+    "reset_options",
     "frame_data",
     "plane",
     "device_info",

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::paced::{Pace, Paced, Painted, Picture};
-use super::{Device, Found, Identity, Notice, Source, State, Stream};
+use super::{Device, Found, Identity, Notice, Port, Source, State, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::*;
 use crate::holders::{Activity, Holders, Target, scan};
@@ -177,9 +177,18 @@ impl Source for Virtual {
         vec![format!("virtual-{}", self.camera.name)]
     }
 
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.camera.uri))
+    }
+
     fn names(&self, identity: &Identity) -> bool {
         identity.driver == DRIVER && identity.name == self.camera.name
     }
+}
+
+fn no_port(uri: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{uri}: a virtual camera has no port to reset"))
+        .hint("close it and open it again")
 }
 
 /// Abstract names of this library's and the inodes of the sockets that have them. Read line by line, and
@@ -310,6 +319,10 @@ impl Device for Held {
         // Seen by others as streaming for as long as this socket exists; without it, merely as open.
         let mark = AbstractSocket::bind(&streaming_name(&self.camera.name)).ok().map(|mark| Box::new(mark) as _);
         Ok(Box::new(Paced::start(format, pace, request, Box::new(picture), mark)?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.camera.uri))
     }
 
     fn let_go(self: Box<Self>) -> Option<Closing> {

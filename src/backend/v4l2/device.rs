@@ -6,8 +6,9 @@ use v4l::v4l_sys::*;
 
 use super::node::{OpenNode, PixelFormat, Request, text};
 use super::stream::Mapped;
+use super::usb;
 use crate::backend::paced::buffers_within;
-use crate::backend::{Device, Identity, Stream};
+use crate::backend::{Device, Identity, Port, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, ControlKind, Format, FourCc, Rate, StreamFormat, StreamRequest, layout};
 use crate::kernel::Closing;
@@ -213,6 +214,10 @@ impl Device for Held {
         }
         node.restore_priority();
         Ok(Box::new(started?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Ok(Box::new(usb::Port::of(&self.node.path, &self.identity.bus)?.open(&self.identity.uri)?))
     }
 
     fn let_go(self: Box<Self>) -> Option<Closing> {

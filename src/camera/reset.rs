@@ -1,0 +1,246 @@
+//! The reset of a camera's port, and the wait for the same camera's return: claimed, and with a fresh frame.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Camera, name_camera};
+use crate::acquire::{self, Acquired, Entry, Wait, acquire};
+use crate::backend::{self, Device, Port, Stream};
+use crate::error::{Error, Kind, Result};
+use crate::format::StreamRequest;
+use crate::holders::{Activity, Holders};
+use crate::kernel::{self, Event, readable};
+use crate::uri::Uri;
+use crate::{policy, timed};
+
+const PLUG_IN_AGAIN: &str = "unplug it and plug it in again, then open it anew or regain it";
+
+impl Camera {
+    /// Resets the camera's port, and waits for its return and a fresh frame. A stream goes on. Other calls wait
+    /// meanwhile.
+    pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
+        let shared = &self.shared;
+        let uri = &shared.identity.uri;
+        let reset = Reset::begin(uri, timeout, Some(&shared.wake))?;
+        let mut running = shared.lock_stream()?;
+        // What can be refused is refused before anything is given up.
+        let port = shared.with_device(|device| device.port())?;
+        reset.refuse_if_in_use(port.others())?;
+        let mut held = timed::write_by(&shared.device, reset.deadline).ok_or_else(|| {
+            Error::new(Kind::Timeout, format!("{uri}: another call was inside the driver for too long"))
+        })?;
+        shared.send_waiters_away(None);
+
+        let streamed = running.stream.take().is_some_and(|stream| {
+            shared.ready.remove(stream.poll_fd());
+            true
+        });
+        shared.round.fetch_add(1, Ordering::Relaxed);
+        let request = if streamed { running.request.clone() } else { StreamRequest::default() };
+        let (refusal, got) = reset.cycle(held.take(), port.as_ref());
+        shared.counters.resets.fetch_add(refusal.is_none().into(), Ordering::Relaxed);
+        let got = match got {
+            Ok(got) => got,
+            Err(error) => {
+                shared.check()?; // closed meanwhile
+                *timed::lock(&shared.lost) = Some(error.clone());
+                shared.wake.signal(); // a loop over the descriptor is to learn of it
+                return Err(error);
+            }
+        };
+        let device = &**held.insert(got.device);
+
+        let outcome = reset.start(device, &request).and_then(|mut stream| {
+            let fresh = reset.fresh_frame(stream.as_mut());
+            let goes_on = match streamed {
+                true => shared.begin_stream(&mut running, stream, &request),
+                false => stream.stop(),
+            };
+            fresh.and(goes_on)
+        });
+        shared.check()?;
+        outcome.and(refusal.map_or(Ok(()), Err))
+    }
+}
+
+/// Resets a camera that nobody streams from, by its name, also one that cannot be opened any more. How long it took
+/// until it had given a fresh frame. It is let go afterwards.
+pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
+    let begun = Instant::now();
+    acquire::refuse_when_shut_down(uri)?;
+    let reset = Reset::begin(uri, timeout, None)?;
+    let name = |error| name_camera(uri, error, format_args!("resetting {uri}"));
+    let port = backend::source(&Uri::parse(uri)?)?.port().map_err(name)?;
+    let mut source = port.source();
+    let device = match source.acquire() {
+        Ok(device) => Some(device),
+        Err(error) if error.kind() == Kind::Busy => return Err(name(error.hint(source.holders()))),
+        // Afterwards it could not be claimed either.
+        Err(error) if error.kind() == Kind::Permission => return Err(name(error)),
+        // What ails it is what it is to be reset for; but it may be that somebody streams from it none the less.
+        Err(_) => {
+            let mut holders = source.holders();
+            holders.list.retain(|holder| holder.activity == Activity::Streaming);
+            reset.refuse_if_in_use(holders)?;
+            None
+        }
+    };
+    reset.refuse_if_in_use(port.others())?;
+    drop(source); // what it keeps open would keep the node's number from coming back
+    let (refusal, got) = reset.cycle(device, port.as_ref());
+    reset.verify(got?.device.as_ref())?;
+    refusal.map_or(Ok(begun.elapsed()), Err)
+}
+
+/// Resets a camera that was just got, before its use. One that cannot be reset here (it is not on USB, or that is not
+/// permitted) is used as it is, and the log says so.
+pub(crate) fn before_use(
+    uri: &str,
+    device: Box<dyn Device>,
+    timeout: Option<Duration>,
+    cancel: Option<&Event>,
+) -> Result<Box<dyn Device>> {
+    let reset = Reset::begin(uri, timeout, cancel)?;
+    let port = match device.port().and_then(|port| reset.refuse_if_in_use(port.others()).map(|()| port)) {
+        Ok(port) => port,
+        Err(error) => {
+            log::warn!("not reset before its use: {error}");
+            return Ok(device);
+        }
+    };
+    let (refusal, got) = reset.cycle(Some(device), port.as_ref());
+    let got = got?;
+    if let Some(error) = refusal {
+        log::warn!("not reset before its use: {error}");
+        return Ok(got.device);
+    }
+    reset.verify(got.device.as_ref())?;
+    Ok(got.device)
+}
+
+/// A reset that is under way.
+struct Reset<'a> {
+    uri: &'a str,
+    begun: Instant,
+    deadline: Option<Instant>,
+    cancel: Option<&'a Event>,
+    /// Exit and unload wait for this thread.
+    shutdown: Entry,
+}
+
+impl<'a> Reset<'a> {
+    fn begin(uri: &'a str, timeout: Option<Duration>, cancel: Option<&'a Event>) -> Result<Reset<'a>> {
+        if timeout == Some(Duration::ZERO) {
+            return Err(Error::new(Kind::InvalidArgument, format!("{uri}: a reset cannot be done in no time"))
+                .hint("give it some seconds (timeout_ms)"));
+        }
+        let begun = Instant::now();
+        let deadline = timeout.and_then(|timeout| begun.checked_add(timeout));
+        Ok(Reset { uri, begun, deadline, cancel, shutdown: Entry::new()? })
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn refuse_if_in_use(&self, others: Holders) -> Result<()> {
+        match others.list.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Busy, format!("{}: a reset would take the device from others", self.uri))
+                .hint(others)
+                .hint("stop that program first")),
+        }
+    }
+
+    /// Lets the device go, resets its port, and gets it again. The port's refusal, if it refused, and the device: a
+    /// camera that was not reset comes back, too.
+    fn cycle(&self, device: Option<Box<dyn Device>>, port: &dyn Port) -> (Option<Error>, Result<Acquired>) {
+        let patience = Instant::now() + policy::RESET_CLOSE_PATIENCE;
+        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
+        // Closed before, so that its node's number is free when it comes back.
+        if let Some(closing) = device.and_then(|device| device.let_go())
+            && !closing.end_by(patience)
+        {
+            log::warn!("{}: its driver hangs; resetting the port beneath it", self.uri);
+        }
+        let refusal = port.reset().err();
+        let wait =
+            Wait { timeout: self.left(), for_device: true, after_reset: true, cancel: self.cancel, on_wait: None };
+        let got = acquire(self.uri, port.source().as_mut(), wait).map_err(|error| match error.kind() {
+            Kind::Closed | Kind::ShutDown => error,
+            _ => self.lost(refusal.as_ref(), error),
+        });
+        // A port that answers so has seen the camera leave; here it is again.
+        (refusal.filter(|error| got.is_err() || error.kind() != Kind::Disconnected), got)
+    }
+
+    fn lost(&self, refusal: Option<&Error>, cause: Error) -> Error {
+        let uri = self.uri;
+        let waited = self.begun.elapsed().as_secs_f64();
+        let after =
+            refusal.map_or_else(|| "it was reset".to_owned(), |refusal| format!("its reset failed ({refusal})"));
+        let busy = cause.kind() == Kind::Busy;
+        let error = Error::new(
+            Kind::Disconnected,
+            format!("{uri}: {after}, and could not be had again within {waited:.1} s: {cause}"),
+        );
+        if busy { error } else { error.hint(PLUG_IN_AGAIN) }
+    }
+
+    fn verify(&self, device: &dyn Device) -> Result<()> {
+        let mut stream = self.start(device, &StreamRequest::default())?;
+        let fresh = self.fresh_frame(stream.as_mut());
+        fresh.and(stream.stop())
+    }
+
+    /// Starts a stream. A camera that has just started up itself may refuse at first.
+    fn start(&self, device: &dyn Device, request: &StreamRequest) -> Result<Box<dyn Stream>> {
+        loop {
+            let error = match device.start(request) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            let passes = matches!(error.kind(), Kind::Io | Kind::Timeout);
+            if !passes || self.left() == Some(Duration::ZERO) {
+                return Err(name_camera(self.uri, error, format_args!("{}: after its reset", self.uri)));
+            }
+            self.wait(None, Some(Instant::now() + policy::POLL_LONGEST))?;
+        }
+    }
+
+    /// Waits for a whole frame of a stream that has just begun.
+    fn fresh_frame(&self, stream: &mut dyn Stream) -> Result<()> {
+        loop {
+            if let Some(filled) = stream.dequeue(true)? {
+                stream.requeue(filled.index)?;
+                if !filled.corrupt {
+                    return Ok(());
+                }
+            }
+            if self.left() == Some(Duration::ZERO) {
+                let waited = self.begun.elapsed().as_secs_f64();
+                let message =
+                    format!("{}: it is back after its reset, but gave no frame within {waited:.1} s", self.uri);
+                return Err(
+                    Error::new(Kind::Timeout, message).hint("give it more time, or unplug it and plug it in again")
+                );
+            }
+            self.wait(Some(stream), self.deadline)?;
+        }
+    }
+
+    /// Waits for the stream to have something, or until then; an error when the camera or the library ended meanwhile.
+    fn wait(&self, stream: Option<&mut dyn Stream>, until: Option<Instant>) -> Result<()> {
+        let until = self.deadline.into_iter().chain(until).min();
+        let mut fds = vec![readable(self.shutdown.event.fd())];
+        fds.extend(self.cancel.map(|event| readable(event.fd())));
+        let ends = fds.len();
+        fds.extend(stream.map(|stream| readable(stream.poll_fd())));
+        kernel::poll(&mut fds, until).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
+        acquire::refuse_when_shut_down(self.uri)?;
+        match fds[..ends].iter().any(|fd| fd.revents != 0) {
+            true => Err(Error::new(Kind::Closed, format!("{}: the reset was cancelled", self.uri))),
+            false => Ok(()),
+        }
+    }
+}
