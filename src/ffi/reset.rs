@@ -35,7 +35,7 @@ const TIMEOUT_MS: i32 = 10_000;
 /// @param options NULL for the initialiser's values.
 /// @return CAMLEASE_OK. With nothing changed: CAMLEASE_UNSUPPORTED for a camera that is not on USB;
 /// CAMLEASE_PERMISSION (the message has the udev rule that grants it); CAMLEASE_BUSY when somebody streams from another
-/// node of the same device; CAMLEASE_WRONG_STATE; CAMLEASE_INVALID_ARGUMENT, which timeout_ms 0 is, too. And
+/// node of the same device; CAMLEASE_INVALID_ARGUMENT, which timeout_ms 0 is, too. And
 /// CAMLEASE_IO when the port refused, and the camera goes on as before; CAMLEASE_TIMEOUT when the camera is back and
 /// held, but no frame came in time; CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody
 /// else took it; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN when that happened meanwhile;

@@ -67,6 +67,7 @@ pub fn run(options: &Options, orders: File) -> io::Result<()> {
         streaming: Streaming::new(catalogue, options.transfer),
         delayed: VecDeque::new(),
         control_delay: Duration::ZERO,
+        vanish: 0,
     };
     let mut inbox = Inbox::new(orders);
     orders::answer(&format!("ready port={port}"));
@@ -82,6 +83,8 @@ struct Simulator {
     /// Answers to control requests that wait for their time.
     delayed: VecDeque<Delayed>,
     control_delay: Duration,
+    /// How many more times it is unplugged when the host asks who it is.
+    vanish: u32,
 }
 
 struct Delayed {
@@ -151,6 +154,12 @@ impl Simulator {
 
     fn control(&mut self, submit: Submit) -> io::Result<()> {
         let setup = Setup::parse(submit.setup);
+        if self.vanish > 0 && setup.asks_who() {
+            self.vanish -= 1;
+            vhci::detach(self.port)?;
+            self.forget_host();
+            return Ok(());
+        }
         let (answer, change) = self.device.request(setup, &submit.data);
         match change {
             Some(StreamChange::Start(mode)) => self.streaming.start(mode, Instant::now()),
@@ -209,6 +218,7 @@ impl Simulator {
                 vhci::detach(self.port).map_err(|error| error.to_string())?;
                 self.forget_host();
             }
+            Order::Vanish(count) => self.vanish = count,
             Order::Attach => {
                 if self.link.is_some() {
                     return Err("plugged in already".into());
@@ -228,7 +238,7 @@ impl Simulator {
         let stalls = &self.device.stalls;
         format!(
             "ok port={} plugged={} streaming={} frames={} \
-             error-bit={} half-frame={} packet-errors={} stall-probe={} stall-commit={}",
+             error-bit={} half-frame={} packet-errors={} stall-probe={} stall-commit={} vanish={}",
             self.port,
             u8::from(self.link.is_some()),
             u8::from(self.streaming.is_running()),
@@ -238,6 +248,7 @@ impl Simulator {
             faults.packet_errors,
             stalls.probes,
             stalls.commits,
+            self.vanish,
         )
     }
 }
