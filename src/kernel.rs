@@ -30,20 +30,20 @@ impl Fd {
     }
 
     pub fn open(path: &Path, flags: i32) -> std::io::Result<Fd> {
-        Fd::open_at(libc::AT_FDCWD, path, flags, 0)
+        Fd::open_with(path, flags, 0)
     }
 
-    /// Opens a file in a folder that is open; where it is created, with that mode.
-    pub fn open_in(folder: &Fd, name: &str, flags: i32, mode: u32) -> std::io::Result<Fd> {
-        Fd::open_at(folder.number(), Path::new(name), flags, mode)
+    /// The same for a file that is to be made; it gets the mode, less the umask.
+    pub fn create(path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
+        Fd::open_with(path, flags | libc::O_CREAT, mode)
     }
 
-    fn open_at(folder: RawFd, path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
+    fn open_with(path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         Fd::make(|| {
             loop {
                 // SAFETY: a C string that outlives the call.
-                let number = unsafe { libc::openat(folder, path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+                let number = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
                 let interrupted = || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR);
                 if number != -1 || !interrupted() {
                     return number;
@@ -257,6 +257,11 @@ impl AbstractSocket {
         Ok(socket)
     }
 
+    /// One that another process bound.
+    pub fn from_fd(fd: Fd) -> AbstractSocket {
+        AbstractSocket(fd)
+    }
+
     pub fn into_fd(self) -> Fd {
         self.0
     }
@@ -455,6 +460,27 @@ pub fn listening_name(fd: &Fd) -> Option<String> {
     }
     let name = &address.sun_path[1..][..length as usize - head];
     String::from_utf8(name.iter().map(|&byte| byte as u8).collect()).ok()
+}
+
+/// The user whose rights this process has.
+pub fn effective_user() -> u32 {
+    // SAFETY: no pointers; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether this program's file gave it rights that its caller has not (set-user-id and the like): its environment is
+/// its caller's word.
+pub fn is_privileged_by_file() -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Random bits, as many as a name needs that nobody guesses beforehand.
+pub fn random() -> u64 {
+    let mut bits = [0u8; 8];
+    // SAFETY: room for the bytes. Where the kernel gives none, the name is as good as the clock.
+    let got = unsafe { libc::getrandom(bits.as_mut_ptr().cast(), bits.len(), libc::GRND_NONBLOCK) };
+    if got == 8 { u64::from_ne_bytes(bits) } else { clock_ns(libc::CLOCK_MONOTONIC) as u64 }
 }
 
 /// How a file was opened: O_RDWR and the like.

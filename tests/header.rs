@@ -30,11 +30,12 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 10] = [
-    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL"),
+const INITIALISERS: [(&str, &str); 11] = [
+    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0"),
+    ("asker", "0, 0, 0, 0, 0, NULL"),
     ("reset_options", "10000"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
-    ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
+    ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     (
         "frame_data",
@@ -47,7 +48,7 @@ const INITIALISERS: [(&str, &str); 10] = [
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 16] = [
+const TYPEDEFS: [&str; 17] = [
     "camera",
     "frame",
     "device_list",
@@ -55,6 +56,7 @@ const TYPEDEFS: [&str; 16] = [
     "format_list",
     "control_list",
     "cancel",
+    "asker",
     "open_options",
     "stream_options",
     "reset_options",

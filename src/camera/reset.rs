@@ -1,65 +1,83 @@
 //! The reset of a camera's port, and the wait for the same camera's return: claimed, and with a fresh frame.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Camera, name_camera};
+use super::{Camera, Shared, name_camera};
 use crate::acquire::{self, Acquired, Entry, Wait, acquire};
 use crate::backend::{self, Device, Port, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::StreamRequest;
 use crate::holders::{Activity, Holders};
-use crate::kernel::{self, Event, readable};
+use crate::kernel::{self, Event, Thread, readable};
 use crate::uri::Uri;
-use crate::{policy, timed};
+use crate::{lease, policy, timed};
 
-const PLUG_IN_AGAIN: &str = "unplug it and plug it in again, then open it anew or regain it";
+const PLUG_IN_AGAIN: &str = "unplug it and plug it in again";
 
 impl Camera {
     /// Resets the camera's port, and waits for its return and a fresh frame. A stream goes on. Other calls wait
     /// meanwhile.
     pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
-        let shared = &self.shared;
-        let uri = &shared.identity.uri;
-        let reset = Reset::begin(uri, timeout, Some(&shared.wake))?;
-        let mut running = shared.lock_stream()?;
+        let reset = Reset::begin(&self.shared.identity.uri, timeout, Some(&self.shared.wake))?;
+        let mut is_other_device = false;
+        let outcome = self.shared.reset(&reset, &mut is_other_device);
+        // Not before: filing looks at the device, and a doorbell that is answered just now wants the stream's lock.
+        if is_other_device {
+            self.shared.refile_lease();
+        }
+        outcome
+    }
+}
+
+impl Shared {
+    /// Tells as well whether the camera came back as another device to the kernel.
+    fn reset(&self, reset: &Reset, is_other_device: &mut bool) -> Result<()> {
+        let mut running = self.lock_stream()?;
         // What can be refused is refused before anything is given up.
-        let port = shared.with_device(|device| device.port())?;
+        let port = self.with_device(|device| device.port())?;
         reset.refuse_if_in_use(port.others())?;
-        let mut held = timed::write_by(&shared.device, reset.deadline).ok_or_else(|| {
-            Error::new(Kind::Timeout, format!("{uri}: another call was inside the driver for too long"))
+        let in_time = || reset.left() != Some(Duration::ZERO);
+        let held = timed::write_by(&self.device, reset.deadline).filter(|_| in_time());
+        let mut held = held.ok_or_else(|| {
+            Error::new(Kind::Timeout, format!("{}: other calls took the time that its reset had", reset.uri))
         })?;
-        shared.send_waiters_away(None);
+        self.send_waiters_away(None);
 
         let streamed = running.stream.take().is_some_and(|stream| {
-            shared.ready.remove(stream.poll_fd());
+            self.ready.remove(stream.poll_fd());
             true
         });
-        shared.round.fetch_add(1, Ordering::Relaxed);
-        let request = if streamed { running.request.clone() } else { StreamRequest::default() };
-        let (refusal, got) = reset.cycle(held.take(), port.as_ref());
-        shared.counters.resets.fetch_add(refusal.is_none().into(), Ordering::Relaxed);
-        let got = match got {
-            Ok(got) => got,
+        self.round.fetch_add(1, Ordering::Relaxed);
+        let filing = held.as_ref().and_then(|device| device.filing());
+        let (refusal, got) = match reset.cycle(held.take(), port) {
+            Ok(back) => back,
             Err(error) => {
-                shared.check()?; // closed meanwhile
-                *timed::lock(&shared.lost) = Some(error.clone());
-                shared.wake.signal(); // a loop over the descriptor is to learn of it
+                self.check()?; // it ended meanwhile, which ended the wait
+                // Before anybody can regain it, and file a lease of its own.
+                drop(self.take_lease());
+                *timed::lock(&self.lost) = error.message().to_owned();
+                self.mark_ended(Kind::Disconnected);
                 return Err(error);
             }
         };
         let device = &**held.insert(got.device);
+        *is_other_device = device.filing() != filing;
 
-        let outcome = reset.start(device, &request).and_then(|mut stream| {
+        let request = if streamed { running.request.clone() } else { StreamRequest::default() };
+        let fresh = reset.start(device, &request).and_then(|mut stream| {
             let fresh = reset.fresh_frame(stream.as_mut());
             let goes_on = match streamed {
-                true => shared.begin_stream(&mut running, stream, &request),
+                true => self.begin_stream(&mut running, stream, &request),
                 false => stream.stop(),
             };
             fresh.and(goes_on)
         });
-        shared.check()?;
-        outcome.and(refusal.map_or(Ok(()), Err))
+        self.counters.resets.fetch_add(refusal.is_none().into(), Ordering::Relaxed);
+        self.check()?;
+        fresh.and(refusal.map_or(Ok(()), Err))
     }
 }
 
@@ -74,7 +92,7 @@ pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
     let mut source = port.source();
     let device = match source.acquire() {
         Ok(device) => Some(device),
-        Err(error) if error.kind() == Kind::Busy => return Err(name(error.hint(source.holders()))),
+        Err(error) if error.kind() == Kind::Busy => return Err(name(error.hint(lease::holders(source.as_ref())))),
         // Afterwards it could not be claimed either.
         Err(error) if error.kind() == Kind::Permission => return Err(name(error)),
         // What ails it is what it is to be reset for; but it may be that somebody streams from it none the less.
@@ -87,8 +105,8 @@ pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
     };
     reset.refuse_if_in_use(port.others())?;
     drop(source); // what it keeps open would keep the node's number from coming back
-    let (refusal, got) = reset.cycle(device, port.as_ref());
-    reset.verify(got?.device.as_ref())?;
+    let (refusal, got) = reset.cycle(device, port)?;
+    reset.verify(got.device.as_ref())?;
     refusal.map_or(Ok(begun.elapsed()), Err)
 }
 
@@ -108,8 +126,7 @@ pub(crate) fn before_use(
             return Ok(device);
         }
     };
-    let (refusal, got) = reset.cycle(Some(device), port.as_ref());
-    let got = got?;
+    let (refusal, got) = reset.cycle(Some(device), port)?;
     if let Some(error) = refusal {
         log::warn!("not reset before its use: {error}");
         return Ok(got.device);
@@ -154,7 +171,7 @@ impl<'a> Reset<'a> {
 
     /// Lets the device go, resets its port, and gets it again. The port's refusal, if it refused, and the device: a
     /// camera that was not reset comes back, too.
-    fn cycle(&self, device: Option<Box<dyn Device>>, port: &dyn Port) -> (Option<Error>, Result<Acquired>) {
+    fn cycle(&self, device: Option<Box<dyn Device>>, port: Box<dyn Port>) -> Result<(Option<Error>, Acquired)> {
         let patience = Instant::now() + policy::RESET_CLOSE_PATIENCE;
         let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
         // Closed before, so that its node's number is free when it comes back.
@@ -163,28 +180,67 @@ impl<'a> Reset<'a> {
         {
             log::warn!("{}: its driver hangs; resetting the port beneath it", self.uri);
         }
-        let refusal = port.reset().err();
-        let wait =
-            Wait { timeout: self.left(), for_device: true, after_reset: true, cancel: self.cancel, on_wait: None };
-        let got = acquire(self.uri, port.source().as_mut(), wait).map_err(|error| match error.kind() {
-            Kind::Closed | Kind::ShutDown => error,
-            _ => self.lost(refusal.as_ref(), error),
-        });
-        // A port that answers so has seen the camera leave; here it is again.
-        (refusal.filter(|error| got.is_err() || error.kind() != Kind::Disconnected), got)
+        let mut source = port.source();
+        let refusal = self.reset_port(port)?.err();
+        let wait = Wait { for_device: true, after_reset: true, cancel: self.cancel, ..Wait::quietly(self.left()) };
+        match acquire(self.uri, source.as_mut(), wait) {
+            // A port that answers so has seen the camera leave, and here it is again.
+            Ok(got) => Ok((refusal.filter(|error| error.kind() != Kind::Disconnected), got)),
+            Err(error) if matches!(error.kind(), Kind::Closed | Kind::ShutDown) => Err(error),
+            Err(error) => Err(self.lost(refusal.as_ref(), error)),
+        }
+    }
+
+    /// Resets the port, in a thread: the kernel asks a camera that does not answer again and again, for many seconds,
+    /// and cannot be interrupted. It goes on with that when the time is up.
+    fn reset_port(&self, port: Box<dyn Port>) -> Result<Result<()>> {
+        let failed = |e| Error::system(format!("{}: preparing its reset", self.uri), e);
+        let done = match Event::new() {
+            Ok(done) => Arc::new(done),
+            Err(error) => return Ok(Err(failed(error))),
+        };
+        let outcome = Arc::new(Mutex::new(None));
+        // An unload waits for the thread.
+        let entry = Entry::of_another_thread()?;
+        let body = {
+            let (done, outcome) = (done.clone(), outcome.clone());
+            move || {
+                let reset = port.reset();
+                drop(port);
+                *timed::lock(&outcome) = Some(reset);
+                done.signal();
+                drop(entry);
+            }
+        };
+        let thread = match Thread::start(c"camlease-reset", body) {
+            Ok(thread) => thread,
+            Err(error) => return Ok(Err(failed(error))),
+        };
+        while timed::lock(&outcome).is_none() {
+            if self.left() == Some(Duration::ZERO) {
+                thread.detach();
+                let waited = self.begun.elapsed().as_secs_f64();
+                let message = format!("{}: its reset did not end within {waited:.1} s: it does not answer", self.uri);
+                return Err(Error::new(Kind::Disconnected, message).hint(PLUG_IN_AGAIN));
+            }
+            if let Err(ended) = self.wait(Some(done.fd()), None) {
+                thread.detach();
+                return Err(ended);
+            }
+        }
+        // It has nothing left to wait for.
+        thread.join_by(Instant::now() + policy::RESET_CLOSE_PATIENCE);
+        let outcome = timed::lock(&outcome).take();
+        Ok(outcome.unwrap_or(Ok(())))
     }
 
     fn lost(&self, refusal: Option<&Error>, cause: Error) -> Error {
-        let uri = self.uri;
         let waited = self.begun.elapsed().as_secs_f64();
         let after =
             refusal.map_or_else(|| "it was reset".to_owned(), |refusal| format!("its reset failed ({refusal})"));
-        let busy = cause.kind() == Kind::Busy;
-        let error = Error::new(
-            Kind::Disconnected,
-            format!("{uri}: {after}, and could not be had again within {waited:.1} s: {cause}"),
-        );
-        if busy { error } else { error.hint(PLUG_IN_AGAIN) }
+        let message = format!("{}: {after}, and could not be had again within {waited:.1} s: {cause}", self.uri);
+        let error = Error::new(Kind::Disconnected, message);
+        if cause.kind() == Kind::Busy { error } else { error.hint(PLUG_IN_AGAIN) }
     }
 
     fn verify(&self, device: &dyn Device) -> Result<()> {
@@ -225,17 +281,17 @@ impl<'a> Reset<'a> {
                     Error::new(Kind::Timeout, message).hint("give it more time, or unplug it and plug it in again")
                 );
             }
-            self.wait(Some(stream), self.deadline)?;
+            self.wait(Some(stream.poll_fd()), None)?;
         }
     }
 
-    /// Waits for the stream to have something, or until then; an error when the camera or the library ended meanwhile.
-    fn wait(&self, stream: Option<&mut dyn Stream>, until: Option<Instant>) -> Result<()> {
+    /// Waits until the descriptor has something, or until then; an error when the camera or the library ended meanwhile.
+    fn wait(&self, fd: Option<RawFd>, until: Option<Instant>) -> Result<()> {
         let until = self.deadline.into_iter().chain(until).min();
         let mut fds = vec![readable(self.shutdown.event.fd())];
         fds.extend(self.cancel.map(|event| readable(event.fd())));
         let ends = fds.len();
-        fds.extend(stream.map(|stream| readable(stream.poll_fd())));
+        fds.extend(fd.map(readable));
         kernel::poll(&mut fds, until).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
         acquire::refuse_when_shut_down(self.uri)?;
         match fds[..ends].iter().any(|fd| fd.revents != 0) {
