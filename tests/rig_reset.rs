@@ -14,6 +14,10 @@ use camlease::{Camera, DropPolicy, Error, FourCc, Kind, OpenOptions, StreamReque
 use camlease_rig::foreign::Stream;
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, picture, udev, v4l2_ctl_streams, wait_for};
+use libc::{
+    EACCES, EBUSY, EINTR, EINVAL, EIO, EMFILE, ENODEV, ENOENT, ENOMEM, ENOSPC, EPERM, EPROTO, ETIMEDOUT, EWOULDBLOCK,
+};
+use support::faults::{Case, run_cases};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BRIGHTNESS: u32 = 0x0098_0900;
@@ -68,8 +72,8 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-fn readable(camera: &Camera, timeout_ms: i32) -> bool {
-    let mut entry = libc::pollfd { fd: camera.fd().unwrap(), events: libc::POLLIN, revents: 0 };
+fn readable(fd: i32, timeout_ms: i32) -> bool {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid entry.
     unsafe { libc::poll(&mut entry, 1, timeout_ms) == 1 }
 }
@@ -89,7 +93,7 @@ fn an_idle_camera_is_as_plugged_in_anew_and_idle_again() {
     assert_eq!(camera.control(BRIGHTNESS).unwrap(), default, "it has been reset");
     assert!(webcam.state("frames") > frames, "it gave a fresh frame");
     assert_eq!(webcam.state("streaming"), 0);
-    assert!(!camera.stream_format().1 && !readable(&camera, 0));
+    assert!(!camera.stream_format().1 && !readable(camera.fd().unwrap(), 0));
     assert_eq!((camera.stats().resets, camera.stats().frames), (1, 0));
     assert_eq!(camera.identity().serial, "IDLE");
     let busy = Camera::open(&node, OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() });
@@ -107,6 +111,7 @@ fn a_stream_goes_on() {
         let webcam = Webcam::plug(WebcamOptions { serial: "GOESON".into(), bulk, ..WebcamOptions::default() });
         let camera = open(&uri(&webcam));
         let given = camera.start(&small()).unwrap();
+        let fd = camera.fd().unwrap();
         for _ in 0..5 {
             drop(camera.next_frame(Some(PATIENCE)).unwrap());
         }
@@ -139,7 +144,7 @@ fn a_stream_goes_on() {
         }
         let stats = camera.stats();
         assert_eq!((stats.resets, stats.frames_out, stats.bytes_out), (1, 0, 0));
-        assert!(readable(&camera, 5000), "the descriptor is the same");
+        assert!(readable(fd, 5000), "the descriptor is the same");
         reset(&camera);
         assert_eq!(camera.stats().resets, 2);
         camera.stop().unwrap();
@@ -200,7 +205,7 @@ fn a_twin_beside_it_is_not_taken_for_it() {
     failed(camera.reset(Some(Duration::from_secs(9))), Kind::Disconnected, &["has not come back"]);
     assert_eq!(twin.state("frames"), 0, "nobody touched it");
     let named = camlease::reset(&format!("usb:{}:TWIN", ids(&twin)), Some(PATIENCE));
-    drop(named.unwrap_or_else(|error| panic!("the one that is left: {error}")));
+    assert!(named.is_ok(), "the one that is left: {named:?}");
     webcam.replug();
     let named = camlease::reset(&format!("usb:{}:TWIN", ids(&twin)), Some(PATIENCE));
     failed(named, Kind::InvalidArgument, &["2 cameras are meant"]);
@@ -242,6 +247,7 @@ fn a_camera_that_does_not_come_back_is_lost_and_let_go() {
     camera.start(&small()).unwrap();
     let frame = camera.next_frame(Some(PATIENCE)).unwrap();
     let bytes = frame.data(0).to_vec();
+    let fd = camera.fd().unwrap();
     webcam.order("vanish");
     let begun = Instant::now();
     let limit = Duration::from_secs(2);
@@ -255,7 +261,7 @@ fn a_camera_that_does_not_come_back_is_lost_and_let_go() {
         failed::<()>(Err(waiter.join().unwrap()), Kind::Disconnected, &["did not end within"]);
     });
     let parts = &[&node[..], "did not end within", "camlease_camera_regain"];
-    assert!(readable(&camera, 0), "a loop is told that the next call fails");
+    assert!(readable(fd, 0), "a loop is told that the next call fails");
     failed(camera.next_frame(Some(PATIENCE)), Kind::Disconnected, parts);
     failed(camera.formats(), Kind::Disconnected, parts);
     failed(camera.start(&small()), Kind::Disconnected, parts);
@@ -284,13 +290,15 @@ fn a_camera_that_stays_away_for_a_while_is_waited_for() {
     let webcam = plug("AWAY");
     let camera = open(&uri(&webcam));
     camera.start(&small()).unwrap();
+    let frame = camera.next_frame(Some(PATIENCE)).unwrap();
     webcam.order("vanish");
     let place = webcam.usb_device();
     std::thread::scope(|scope| {
         let resetting = scope.spawn(|| camera.reset(Some(PATIENCE)));
         wait_for("it to be gone", PATIENCE, || (!place.exists()).then_some(()));
         std::thread::sleep(Duration::from_millis(500));
-        assert!(!resetting.is_finished());
+        drop(frame);
+        assert!(!resetting.is_finished(), "a frame can be released within a reset");
         webcam.replug();
         resetting.join().unwrap().unwrap_or_else(|error| panic!("{error}"));
     });
@@ -476,6 +484,45 @@ fn somebody_at_another_node_of_the_device_is_not_robbed_of_it() {
     failed(by_name, Kind::Busy, &["this process itself"]);
     failed(refused, Kind::Busy, &["would take the device from others", "neighbour"]);
     reset(&camera);
+}
+
+/// Kernel calls of a reset made to fail: before anything is given up, in the reset, and on the way back.
+#[test]
+fn every_call_of_it_may_fail() {
+    let _alone = alone();
+    let webcam = plug("FAULTS");
+    let mut cases = Vec::new();
+    let mut enter = |call: &str, skip: u32, errnos: &[(i32, &str)]| {
+        cases.extend(errnos.iter().map(|&(errno, status)| Case::new("reset", call, skip, 1, errno, status)));
+    };
+    enter("open_usb", 0, &[(EACCES, "PERMISSION"), (EPERM, "PERMISSION"), (ENOENT, "PERMISSION")]);
+    enter("open_usb", 0, &[(ENODEV, "DISCONNECTED"), (EMFILE, "IO"), (EINTR, "OK")]);
+    enter("eventfd", 0, &[(EMFILE, "IO")]);
+    // The port refuses: the camera goes on as before.
+    enter("eventfd", 1, &[(EMFILE, "IO")]);
+    enter("eventfd", 2, &[(EMFILE, "IO")]);
+    let refusals =
+        [(EIO, "IO"), (EBUSY, "IO"), (EINVAL, "IO"), (ETIMEDOUT, "IO"), (ENOMEM, "IO"), (EPERM, "PERMISSION")];
+    enter("USBDEVFS_RESET", 0, &refusals);
+    enter("USBDEVFS_RESET", 0, &[(EINTR, "OK"), (ENODEV, "OK")]);
+    // It left the bus in the reset, and came back.
+    cases.push(Case::new("reset", "USBDEVFS_RESET", 0, 1, ENODEV, "OK").after());
+    let mut enter = |call: &str, skip: u32, errnos: &[(i32, &str)]| {
+        cases.extend(errnos.iter().map(|&(errno, status)| Case::new("reset", call, skip, 1, errno, status)));
+    };
+    // What passes: udev has not given the node its group yet, or the camera is still starting up.
+    enter("open", 0, &[(EACCES, "OK"), (ENOENT, "OK"), (ENODEV, "OK"), (EIO, "OK")]);
+    enter("VIDIOC_QUERYCAP", 0, &[(EIO, "OK"), (ENODEV, "OK")]);
+    enter("flock", 0, &[(EWOULDBLOCK, "OK")]);
+    enter("VIDIOC_REQBUFS", 0, &[(EBUSY, "OK"), (EIO, "OK"), (ENODEV, "OK")]);
+    enter("VIDIOC_STREAMON", 0, &[(EIO, "OK"), (EPROTO, "OK"), (ETIMEDOUT, "OK")]);
+    enter("ppoll", 0, &[(ENOMEM, "OK"), (EINTR, "OK")]);
+    // What does not: the camera is lost, or held and does not stream.
+    enter("VIDIOC_REQBUFS", 0, &[(ENOMEM, "DISCONNECTED")]);
+    enter("open", 0, &[(EMFILE, "OK")]);
+    enter("VIDIOC_STREAMON", 0, &[(ENOSPC, "NO_BANDWIDTH")]);
+    enter("VIDIOC_DQBUF", 0, &[(EIO, "IO")]);
+    run_cases(&uri(&webcam), &cases);
 }
 
 #[test]

@@ -153,7 +153,8 @@ impl<'a> Reset<'a> {
         }
         let begun = Instant::now();
         let deadline = timeout.and_then(|timeout| begun.checked_add(timeout));
-        Ok(Reset { uri, begun, deadline, cancel, shutdown: Entry::new()? })
+        let shutdown = Entry::new().map_err(|error| error.context(format_args!("{uri}: preparing its reset")))?;
+        Ok(Reset { uri, begun, deadline, cancel, shutdown })
     }
 
     fn left(&self) -> Option<Duration> {
@@ -195,13 +196,12 @@ impl<'a> Reset<'a> {
     /// and cannot be interrupted. It goes on with that when the time is up.
     fn reset_port(&self, port: Box<dyn Port>) -> Result<Result<()>> {
         let failed = |e| Error::system(format!("{}: preparing its reset", self.uri), e);
-        let done = match Event::new() {
-            Ok(done) => Arc::new(done),
-            Err(error) => return Ok(Err(failed(error))),
+        let (done, entry) = match (Event::new(), Entry::of_another_thread()) {
+            (Ok(done), Ok(entry)) => (Arc::new(done), entry),
+            (Err(error), _) => return Ok(Err(failed(error))),
+            (_, Err(error)) => return Ok(Err(error.context(format_args!("{}: preparing its reset", self.uri)))),
         };
         let outcome = Arc::new(Mutex::new(None));
-        // An unload waits for the thread.
-        let entry = Entry::of_another_thread()?;
         let body = {
             let (done, outcome) = (done.clone(), outcome.clone());
             move || {
@@ -209,7 +209,7 @@ impl<'a> Reset<'a> {
                 drop(port);
                 *timed::lock(&outcome) = Some(reset);
                 done.signal();
-                drop(entry);
+                drop(entry); // an unload waits for that
             }
         };
         let thread = match Thread::start(c"camlease-reset", body) {
@@ -238,9 +238,10 @@ impl<'a> Reset<'a> {
         let waited = self.begun.elapsed().as_secs_f64();
         let after =
             refusal.map_or_else(|| "it was reset".to_owned(), |refusal| format!("its reset failed ({refusal})"));
-        let message = format!("{}: {after}, and could not be had again within {waited:.1} s: {cause}", self.uri);
-        let error = Error::new(Kind::Disconnected, message);
-        if cause.kind() == Kind::Busy { error } else { error.hint(PLUG_IN_AGAIN) }
+        let has_it_somebody = cause.kind() == Kind::Busy;
+        let what = format!("{}: {after}, and could not be had again within {waited:.1} s", self.uri);
+        let error = cause.context(what).with_kind(Kind::Disconnected);
+        if has_it_somebody { error } else { error.hint(PLUG_IN_AGAIN) }
     }
 
     fn verify(&self, device: &dyn Device) -> Result<()> {
@@ -292,7 +293,11 @@ impl<'a> Reset<'a> {
         fds.extend(self.cancel.map(|event| readable(event.fd())));
         let ends = fds.len();
         fds.extend(fd.map(readable));
-        kernel::poll(&mut fds, until).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
+        if let Err(error) = kernel::poll(&mut fds, until) {
+            // Giving up would lose the camera: it is looked at again a little later.
+            log::warn!("{}: waiting for it: {error}", self.uri);
+            std::thread::sleep(policy::POLL_LONGEST);
+        }
         acquire::refuse_when_shut_down(self.uri)?;
         match fds[..ends].iter().any(|fd| fd.revents != 0) {
             true => Err(Error::new(Kind::Closed, format!("{}: the reset was cancelled", self.uri))),

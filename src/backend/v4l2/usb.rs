@@ -166,7 +166,8 @@ impl backend::Port for OpenPort {
             libc::EACCES | libc::EPERM => error.hint(self.port.rule()),
             // Gone, or it came up as another device than it was and is about to be enumerated anew.
             libc::ENODEV => error,
-            _ => error.hint("the hub or the camera does not answer: unplug it, and plug it in again"),
+            // Others hold the bus for a second, the hub or the camera does not answer, the kernel has no memory.
+            _ => error.with_kind(Kind::Io).hint("unplug it and plug it in again"),
         })
     }
 }
