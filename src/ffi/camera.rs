@@ -360,7 +360,11 @@ impl HostOnAsk {
         // SAFETY: the host's function, with its own data and a pointer that lives through the call.
         match unsafe { callback(*user_data, &asker) } {
             CAMLEASE_ANSWER_YIELD => Answer::Yield,
-            _ => Answer::ByPriority,
+            CAMLEASE_ANSWER_BY_PRIORITY => Answer::ByPriority,
+            other => {
+                log::warn!("there is no answer {other}: priorities decide");
+                Answer::ByPriority
+            }
         }
     }
 }

@@ -338,7 +338,7 @@ pub fn holders(source: &dyn Source) -> Holders {
         }
         // Its open files may not be looked at, and it tells all the same.
         let activity = if lease.record.streaming { Activity::Streaming } else { Activity::Open };
-        if let Some(mut holder) = holders::holder(lease.pid, activity) {
+        if let Some(mut holder) = holders::known(lease.pid, activity) {
             if holder.pid == 0 {
                 holder.uid = lease.uid;
             }
