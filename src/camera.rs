@@ -229,6 +229,9 @@ impl Camera {
         let camera = Camera { shared, token };
         // A shutdown that ran meanwhile did not see it.
         acquire::refuse_when_shut_down(uri)?;
+        if options.reset_after_dirty_exit {
+            camera.reset_after_dirty_exit()?;
+        }
         Ok(camera)
     }
 
@@ -579,8 +582,11 @@ impl Shared {
 
     /// Tells others by what the camera is known now.
     fn refile_lease(self: &Arc<Self>) {
-        drop(self.take_lease());
+        let former = self.take_lease().map(|lease| lease.last_exit());
         self.file_lease();
+        if let (Some(last_exit), Some(lease)) = (former, timed::lock(&self.lease).as_mut()) {
+            lease.go_on_after(last_exit);
+        }
         self.tell_streaming(timed::lock(&self.stream).stream.is_some());
     }
 

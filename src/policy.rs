@@ -36,6 +36,10 @@ pub const LEASE_NAMES: usize = 8;
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 
+/// How long a reset, the camera's return and a fresh frame may take when the host does not say: half a second was seen,
+/// and the kernel asks a camera that is slow to answer for five seconds before it asks again.
+pub const RESET_TIMEOUT: Duration = Duration::from_millis(10_000);
+
 /// How long a device that is reset may take to close before: a driver that waits for a dead camera in it returns when
 /// the reset comes.
 pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);

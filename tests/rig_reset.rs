@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, DropPolicy, Error, FourCc, Kind, OpenOptions, StreamRequest};
+use camlease::{Camera, DropPolicy, Error, FourCc, Kind, LastExit, OpenOptions, StreamRequest};
 use camlease_rig::foreign::Stream;
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, picture, udev, v4l2_ctl_streams, wait_for};
@@ -306,6 +306,23 @@ fn a_camera_that_stays_away_for_a_while_is_waited_for() {
 }
 
 #[test]
+fn a_camera_that_is_gone_has_no_port() {
+    let _alone = alone();
+    let webcam = plug("GONE");
+    let node = uri(&webcam);
+    let camera = open(&node);
+    camera.start(&small()).unwrap();
+    webcam.unplug();
+    let parts = [&node[..], "the camera is gone", "plug it in again"];
+    failed(camera.reset(Some(PATIENCE)), Kind::Disconnected, &parts);
+    failed(camlease::reset(&node, Some(PATIENCE)), Kind::NotFound, &[&node]);
+    // The number is still this handle's: what is plugged in now is not taken for it.
+    let other = plug("OTHER");
+    failed(camera.reset(Some(PATIENCE)), Kind::Disconnected, &parts);
+    assert_eq!(other.state("frames"), 0);
+}
+
+#[test]
 fn a_close_ends_a_reset() {
     let _alone = alone();
     let webcam = plug("CLOSED");
@@ -484,6 +501,48 @@ fn somebody_at_another_node_of_the_device_is_not_robbed_of_it() {
     failed(by_name, Kind::Busy, &["this process itself"]);
     failed(refused, Kind::Busy, &["would take the device from others", "neighbour"]);
     reset(&camera);
+}
+
+/// Opens a camera after a holder of it was killed in that state.
+fn after_a_kill(uri: &str, state: &str, reset_after_dirty_exit: bool) -> Camera {
+    let mut holder = support::holder(uri, state);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let options = OpenOptions { reset_after_dirty_exit, timeout: Some(PATIENCE), ..OpenOptions::default() };
+    Camera::open(uri, options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn before_the_use_of_a_camera_whose_holder_died_streaming() {
+    let _alone = alone();
+    let webcam = plug("DIRTY");
+    let node = uri(&webcam);
+    for (state, wanted, resets) in [("started", true, 1), ("started", false, 0), ("opened", true, 0)] {
+        let before = incarnation(&node);
+        let camera = after_a_kill(&node, state, wanted);
+        assert_eq!((camera.stats().resets, incarnation(&node) != before), (resets, resets == 1), "{state}, {wanted}");
+        assert_eq!(camera.last_exit() == LastExit::Dirty, state == "started");
+        camera.start(&small()).unwrap();
+        drop(camera.next_frame(Some(PATIENCE)).unwrap());
+    }
+    // Also where its node gets another number by that: what is known of the last holder stays known.
+    let open_elsewhere = fs::File::open(&node).unwrap();
+    let camera = after_a_kill(&node, "started", true);
+    assert_ne!(uri(&webcam), node);
+    assert_eq!((camera.stats().resets, camera.last_exit()), (1, LastExit::Dirty));
+    let holders = camlease::holders(&uri(&webcam)).unwrap().list;
+    assert!(holders.iter().any(|holder| holder.lease.is_some()), "its lease is filed under the new number");
+    drop((camera, open_elsewhere));
+
+    let vivid = vivid::load(VividOptions { first_number: Some(40), ..VividOptions::default() }).remove(0);
+    let camera = after_a_kill(vivid.to_str().unwrap(), "started", true);
+    assert_eq!(
+        (camera.stats().resets, camera.last_exit()),
+        (0, LastExit::Dirty),
+        "it has no port, and is used as it is"
+    );
+    camera.start(&StreamRequest::default()).unwrap();
+    drop(camera.next_frame(Some(PATIENCE)).unwrap());
 }
 
 /// Kernel calls of a reset made to fail: before anything is given up, in the reset, and on the way back.

@@ -12,8 +12,9 @@ use crate::error::{Error, Kind, Result};
 use crate::format::StreamRequest;
 use crate::holders::{Activity, Holders};
 use crate::kernel::{self, Event, Thread, readable};
+use crate::lease::{self, LastExit};
 use crate::uri::Uri;
-use crate::{lease, policy, timed};
+use crate::{exit, policy, timed};
 
 const PLUG_IN_AGAIN: &str = "unplug it and plug it in again";
 
@@ -29,6 +30,20 @@ impl Camera {
             self.shared.refile_lease();
         }
         outcome
+    }
+
+    /// Before the first use of a camera whose last holder died while it was streaming. One that cannot be reset here is
+    /// used as it is.
+    pub(super) fn reset_after_dirty_exit(&self) -> Result<()> {
+        if self.last_exit() != LastExit::Dirty {
+            return Ok(());
+        }
+        let cannot = |kind| matches!(kind, Kind::Unsupported | Kind::Permission | Kind::Busy);
+        match self.reset(Some(policy::RESET_TIMEOUT)) {
+            Err(error) if cannot(error.kind()) => log::warn!("its last holder died while it was streaming: {error}"),
+            outcome => outcome?,
+        }
+        Ok(())
     }
 }
 
@@ -86,6 +101,7 @@ impl Shared {
 pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
     let begun = Instant::now();
     acquire::refuse_when_shut_down(uri)?;
+    exit::watch();
     let reset = Reset::begin(uri, timeout, None)?;
     let name = |error| name_camera(uri, error, format_args!("resetting {uri}"));
     let port = backend::source(&Uri::parse(uri)?)?.port().map_err(name)?;
@@ -108,31 +124,6 @@ pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
     let (refusal, got) = reset.cycle(device, port)?;
     reset.verify(got.device.as_ref())?;
     refusal.map_or(Ok(begun.elapsed()), Err)
-}
-
-/// Resets a camera that was just got, before its use. One that cannot be reset here (it is not on USB, or that is not
-/// permitted) is used as it is, and the log says so.
-pub(crate) fn before_use(
-    uri: &str,
-    device: Box<dyn Device>,
-    timeout: Option<Duration>,
-    cancel: Option<&Event>,
-) -> Result<Box<dyn Device>> {
-    let reset = Reset::begin(uri, timeout, cancel)?;
-    let port = match device.port().and_then(|port| reset.refuse_if_in_use(port.others()).map(|()| port)) {
-        Ok(port) => port,
-        Err(error) => {
-            log::warn!("not reset before its use: {error}");
-            return Ok(device);
-        }
-    };
-    let (refusal, got) = reset.cycle(Some(device), port)?;
-    if let Some(error) = refusal {
-        log::warn!("not reset before its use: {error}");
-        return Ok(got.device);
-    }
-    reset.verify(got.device.as_ref())?;
-    Ok(got.device)
 }
 
 /// A reset that is under way.

@@ -3,6 +3,7 @@
 use super::camera::{CAMERAS, camlease_camera};
 use super::status::{call, camlease_status};
 use super::structs::{Extensible, read, timeout};
+use crate::policy;
 
 /// How to reset a camera. Initialise with CAMLEASE_RESET_OPTIONS_INIT.
 #[repr(C)]
@@ -18,9 +19,6 @@ unsafe impl Extensible for camlease_reset_options {
     const NAME: &'static str = "camlease_reset_options";
 }
 
-/// How long a reset may take when the host does not say, as in CAMLEASE_RESET_OPTIONS_INIT.
-const TIMEOUT_MS: i32 = 10_000;
-
 /// Resets a camera's USB port, as if it were unplugged and plugged in again: for one that is stuck. Waits until the
 /// same camera is back, claims it, and sees a fresh frame of it.
 ///
@@ -29,7 +27,9 @@ const TIMEOUT_MS: i32 = 10_000;
 /// the camera wait meanwhile, but for camlease_frame_release() and camlease_camera_close(). Controls have the values
 /// that the camera has when it is plugged in. All of the device is reset: a camera's microphone, too.
 ///
-/// When it does not come back, it is lost: calls on it give CAMLEASE_DISCONNECTED and the reason.
+/// When it does not come back, it is lost: calls on it give CAMLEASE_DISCONNECTED and the reason, until
+/// camlease_camera_regain() gets it back. The kernel asks a camera that does not answer for some seconds more than this
+/// call may wait.
 ///
 /// @param camera The camera.
 /// @param options NULL for the initialiser's values.
@@ -37,9 +37,10 @@ const TIMEOUT_MS: i32 = 10_000;
 /// CAMLEASE_PERMISSION (the message has the udev rule that grants it); CAMLEASE_BUSY when somebody streams from another
 /// node of the same device; CAMLEASE_INVALID_ARGUMENT, which timeout_ms 0 is, too. And
 /// CAMLEASE_IO when the port refused, and the camera goes on as before; CAMLEASE_TIMEOUT when the camera is back and
-/// held, but no frame came in time; CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody
-/// else took it; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN when that happened meanwhile;
-/// CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+/// held, but no frame came in time, or another failure of camlease_camera_start(), when it is held and does not stream;
+/// CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody else took it; CAMLEASE_CLOSED,
+/// CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
+/// Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_reset(
     camera: *mut camlease_camera,
@@ -47,7 +48,8 @@ pub unsafe extern "C" fn camlease_camera_reset(
 ) -> camlease_status {
     call(|| {
         // SAFETY: see the conventions.
-        let timeout_ms = unsafe { read(options) }?.map_or(TIMEOUT_MS, |options| options.timeout_ms);
-        CAMERAS.get(camera)?.camera.reset(timeout(timeout_ms)?)
+        let options = unsafe { read(options) }?;
+        let timeout = options.map_or(Ok(Some(policy::RESET_TIMEOUT)), |options| timeout(options.timeout_ms));
+        CAMERAS.get(camera)?.camera.reset(timeout?)
     })
 }

@@ -192,7 +192,10 @@ impl Device for Held {
     }
 
     fn port(&self) -> Result<Box<dyn Port>> {
-        Ok(Box::new(usb::Port::of(&self.node.path, &self.identity.bus)?.open(&self.identity.uri)?))
+        let Identity { uri, bus, .. } = &self.identity;
+        // The open file's own number: there may be no node for it any more.
+        let number = self.node.fd.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
+        Ok(Box::new(usb::Port::of(uri, number, bus)?.open(uri)?))
     }
 
     fn filing(&self) -> Option<Filing> {

@@ -165,8 +165,10 @@ impl Source for Node {
     fn port(&self) -> Result<Box<dyn super::Port>> {
         let (name, port) = match &self.place {
             Place::Path(path) => {
-                let node = fs::canonicalize(path).map_err(|e| Error::system(path.display(), e))?;
-                (path.display().to_string(), Port::of(&node, "")?)
+                let name = path.display().to_string();
+                let node = fs::metadata(path).map_err(|e| Error::system(&name, e))?;
+                let port = Port::of(&name, node.rdev(), "")?;
+                (name, port)
             }
             Place::Port(port) => (port.to_string(), port.clone()),
             Place::Usb(device) => {

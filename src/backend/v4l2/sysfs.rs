@@ -25,7 +25,11 @@ pub fn nodes() -> Vec<PathBuf> {
 
 /// The node's folder in the device tree.
 pub fn folder(node: &Path) -> Option<PathBuf> {
-    let number = fs::metadata(node).ok()?.rdev();
+    folder_of(fs::metadata(node).ok()?.rdev())
+}
+
+/// The same, by the node's device number.
+pub fn folder_of(number: u64) -> Option<PathBuf> {
     let (major, minor) = (libc::major(number), libc::minor(number));
     fs::canonicalize(format!("/sys/dev/char/{major}:{minor}")).ok()
 }

@@ -25,10 +25,10 @@ pub struct Port {
 }
 
 impl Port {
-    /// The port behind a node; UNSUPPORTED for a camera that is not on USB.
-    pub fn of(node: &Path, bus: &str) -> Result<Port> {
-        let name = node.display();
-        let Some(at) = sysfs::folder(node) else {
+    /// The port of the camera with that device number; UNSUPPORTED for one that is not on USB. `bus` is where its driver
+    /// says that it is, if it was asked.
+    pub fn of(name: &str, number: u64, bus: &str) -> Result<Port> {
+        let Some(at) = sysfs::folder_of(number) else {
             return Err(Error::new(
                 Kind::Disconnected,
                 format!("{name}: the camera is gone, and its USB port with it"),
