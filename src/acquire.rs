@@ -25,6 +25,8 @@ pub struct Wait<'a> {
     pub timeout: Option<Duration>,
     /// Wait for a camera that is not there at all, too.
     pub for_device: bool,
+    /// The camera was reset: until it is back for good, any failure may be one that passes.
+    pub after_reset: bool,
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     pub on_wait: Option<OnWait<'a>>,
@@ -37,7 +39,7 @@ pub struct Wait<'a> {
 impl Wait<'_> {
     /// Waits, and does nothing about those who have the camera.
     pub fn quietly(timeout: Option<Duration>) -> Self {
-        Wait { timeout, for_device: false, cancel: None, on_wait: None, ask: None, evict: None }
+        Wait { timeout, for_device: false, after_reset: false, cancel: None, on_wait: None, ask: None, evict: None }
     }
 }
 
@@ -267,7 +269,8 @@ impl Waiting<'_> {
             Kind::NotFound if self.wait.for_device => true,
             // Its holder may reset it, or somebody replug it, while we wait: it goes, comes back with
             // the system's rights, and gets its group from udev a moment later.
-            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1,
+            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1 || self.wait.after_reset,
+            Kind::Io | Kind::Timeout => self.wait.after_reset,
             _ => false,
         }
     }
@@ -343,30 +346,41 @@ struct Watch {
     shutdown: Entry,
 }
 
-/// A wait's place in [`WAITS`].
-struct Entry {
-    event: Arc<Event>,
+/// A wait's place in [`WAITS`]: a shutdown signals it, and gives its thread the time to return.
+pub struct Entry {
+    pub event: Arc<Event>,
     token: Token,
+    /// It counts for the thread that made it.
+    own: bool,
 }
 
 impl Entry {
-    fn new() -> Result<Entry> {
+    pub fn new() -> Result<Entry> {
+        let mut entry = Entry::of_another_thread()?;
+        OWN_WAITS.set(OWN_WAITS.get() + 1);
+        entry.own = true;
+        Ok(entry)
+    }
+
+    /// To be moved into a thread of the library's.
+    pub fn of_another_thread() -> Result<Entry> {
         let event = Arc::new(Event::new().map_err(|e| Error::system("creating an event to wait with", e))?);
         let token = WAITS
             .insert(event.clone())
             .map_err(|_| Error::new(Kind::Internal, "more opens wait than there are places for"))?;
-        OWN_WAITS.set(OWN_WAITS.get() + 1);
         fence(Ordering::SeqCst);
         if SHUT_DOWN.load(Ordering::SeqCst) {
             event.signal(); // the shutdown that has just happened did not see it
         }
-        Ok(Entry { event, token })
+        Ok(Entry { event, token, own: false })
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        OWN_WAITS.set(OWN_WAITS.get() - 1);
+        if self.own {
+            OWN_WAITS.set(OWN_WAITS.get() - 1);
+        }
         WAITS.remove(self.token);
     }
 }

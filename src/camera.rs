@@ -19,6 +19,10 @@ use crate::timed;
 use crate::uri::Uri;
 use crate::{exit, fork};
 
+mod reset;
+
+pub use reset::reset;
+
 /// How to open a camera.
 pub struct OpenOptions<'a> {
     /// How long to wait for a busy camera; `None` waits without end, zero tries once.
@@ -114,10 +118,14 @@ pub(crate) struct Shared {
     ready: Epoll,
     stream: Mutex<Running>,
     device: RwLock<Option<Box<dyn Device>>>,
+    /// Counts starts: a frame belongs to one of them. Changes only while the stream's lock is held.
+    round: AtomicU64,
     /// What others are told. Taken last, and not held while a doorbell is waited for.
     lease: Mutex<Option<Lease>>,
     /// Who the camera was handed over to, in words.
     handed_to: Mutex<String>,
+    /// Why it is gone, where a reset lost it.
+    lost: Mutex<String>,
     /// Ends the wait of the thread that wants it back.
     regaining: Mutex<Option<Arc<Event>>>,
     counters: Counters,
@@ -128,8 +136,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Running {
     stream: Option<Box<dyn Stream>>,
-    /// Counts starts: a frame belongs to one of them.
-    round: u64,
+    /// What the running stream was asked for.
+    request: StreamRequest,
     last_sequence: Option<u64>,
     /// What the running, or else the last, stream was set to.
     format: StreamFormat,
@@ -142,6 +150,7 @@ struct Counters {
     corrupt: AtomicU64,
     open_attempts: AtomicU64,
     busy_wait_ns: AtomicU64,
+    resets: AtomicU64,
     reconnects: AtomicU64,
     frames_out: AtomicU64,
     bytes_out: AtomicU64,
@@ -177,6 +186,7 @@ impl Camera {
         let wait = Wait {
             timeout: options.timeout,
             for_device: options.wait_for_device,
+            after_reset: false,
             cancel: options.cancel,
             on_wait: options.on_wait,
             ask: (options.on_busy != OnBusy::Wait).then(|| petition(options.on_busy == OnBusy::Evict)),
@@ -200,8 +210,10 @@ impl Camera {
             ready,
             stream: Mutex::default(),
             device: RwLock::new(Some(got.device)),
+            round: AtomicU64::new(0),
             lease: Mutex::default(),
             handed_to: Mutex::default(),
+            lost: Mutex::default(),
             regaining: Mutex::default(),
             counters: Counters::default(),
             _spent: got.spent,
@@ -217,6 +229,9 @@ impl Camera {
         let camera = Camera { shared, token };
         // A shutdown that ran meanwhile did not see it.
         acquire::refuse_when_shut_down(uri)?;
+        if options.reset_after_dirty_exit {
+            camera.reset_after_dirty_exit()?;
+        }
         Ok(camera)
     }
 
@@ -247,12 +262,6 @@ impl Camera {
     /// How the holder before this one ended.
     pub fn last_exit(&self) -> LastExit {
         timed::lock(&self.shared.lease).as_ref().map(Lease::last_exit).unwrap_or_default()
-    }
-
-    /// Resets the device (a USB port reset), waits for its return and a fresh frame. A stream goes on.
-    pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
-        let _ = timeout;
-        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
     }
 
     /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free. Closing it
@@ -316,18 +325,8 @@ impl Camera {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
             _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
         })?;
-        if let Err(error) = shared.ready.add(stream.poll_fd()) {
-            let _ = stream.stop(); // dropping it alone would leave the driver streaming
-            return Err(Error::system(format!("{}: watching it", shared.identity.uri), error));
-        }
-        shared.clear_wake();
-        let format = stream.format().clone();
-        running.round += 1;
-        running.last_sequence = None;
-        running.format = format.clone();
-        running.stream = Some(stream);
-        shared.tell_streaming(true);
-        Ok(format)
+        shared.begin_stream(&mut running, stream, request)?;
+        Ok(running.format.clone())
     }
 
     /// Stops streaming; the camera stays held. Frames that are out stay readable.
@@ -402,6 +401,7 @@ impl Camera {
             corrupt: read(&counters.corrupt),
             open_attempts: read(&counters.open_attempts),
             busy_wait_ns: read(&counters.busy_wait_ns),
+            resets: read(&counters.resets),
             reconnects: read(&counters.reconnects),
             frames_out: read(&counters.frames_out),
             bytes_out: read(&counters.bytes_out),
@@ -438,7 +438,11 @@ impl Shared {
             Kind::ShutDown => error("was closed because the library was shut down"),
             Kind::Evicted => error(&format!("was handed over to {}", timed::lock(&self.handed_to)))
                 .hint("close it, or wait until it is free again (camlease_camera_regain)"),
-            _ => error("is gone").hint("close it, or wait until it is back (camlease_camera_regain)"),
+            _ => match timed::lock(&self.lost).clone() {
+                reason if reason.is_empty() => error("is gone"),
+                reason => Error::new(kind, reason),
+            }
+            .hint("close it, or wait until it is back (camlease_camera_regain)"),
         }
     }
 
@@ -455,6 +459,22 @@ impl Shared {
 
     fn running<'a>(&self, running: &'a mut Running) -> Result<&'a mut Box<dyn Stream>> {
         running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
+    }
+
+    /// Hands frames of a stream that has just begun to the host.
+    fn begin_stream(&self, running: &mut Running, stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
+        if let Err(error) = self.ready.add(stream.poll_fd()) {
+            let _ = stream.stop(); // dropping it alone would leave the driver streaming
+            return Err(Error::system(format!("{}: watching it", self.identity.uri), error));
+        }
+        self.clear_wake();
+        self.round.fetch_add(1, Ordering::Relaxed);
+        running.last_sequence = None;
+        running.format = stream.format().clone();
+        running.request = request.clone();
+        running.stream = Some(stream);
+        self.tell_streaming(true);
+        Ok(())
     }
 
     fn with_device<T>(&self, call: impl FnOnce(&dyn Device) -> Result<T>) -> Result<T> {
@@ -494,7 +514,7 @@ impl Shared {
         let (sequence, corrupt) = (filled.sequence, filled.corrupt);
         let lost = running.last_sequence.map_or(0, |last| sequence.saturating_sub(last + 1));
         running.last_sequence = Some(sequence);
-        let frame = Frame::new(self.clone(), running.round, &running.format, filled);
+        let frame = Frame::new(self.clone(), self.round.load(Ordering::Relaxed), &running.format, filled);
         let counters = &self.counters;
         counters.frames.fetch_add(1, Ordering::Relaxed);
         counters.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -509,8 +529,12 @@ impl Shared {
     pub(crate) fn take_back(&self, round: u64, memory: u64, filled: &Filled) {
         self.counters.frames_out.fetch_sub(1, Ordering::Relaxed);
         self.counters.bytes_out.fetch_sub(memory, Ordering::Relaxed);
+        // A frame of an earlier stream has nothing to give back, and a reset has the lock for seconds.
+        if self.round.load(Ordering::Relaxed) != round {
+            return;
+        }
         let mut running = timed::lock(&self.stream);
-        if running.round != round {
+        if self.round.load(Ordering::Relaxed) != round {
             return;
         }
         let Some(stream) = running.stream.as_mut() else { return };
@@ -548,6 +572,24 @@ impl Shared {
         }
     }
 
+    /// Withdraws what others are told. Waits for a doorbell that wants a lock which is held, but not for long.
+    fn take_lease(&self) -> Option<Lease> {
+        if let Some(bell) = self.take_bell() {
+            bell.end_by(Instant::now() + policy::HAND_OVER_END);
+        }
+        timed::lock(&self.lease).take()
+    }
+
+    /// Tells others by what the camera is known now.
+    fn refile_lease(self: &Arc<Self>) {
+        let former = self.take_lease().map(|lease| lease.last_exit());
+        self.file_lease();
+        if let (Some(last_exit), Some(lease)) = (former, timed::lock(&self.lease).as_mut()) {
+            lease.go_on_after(last_exit);
+        }
+        self.tell_streaming(timed::lock(&self.stream).stream.is_some());
+    }
+
     fn take_bell(&self) -> Option<Doorbell> {
         timed::lock(&self.lease).as_mut().and_then(Lease::take_bell)
     }
@@ -563,10 +605,8 @@ impl Shared {
         let got = acquire(&self.uri, source.as_mut(), wait)
             .map_err(|error| name_camera(&self.uri, error, format_args!("regaining {}", self.uri)))?;
         // That of the hand-over, which may still be saying good-bye.
-        if let Some(bell) = self.take_bell() {
-            bell.end_by(Instant::now() + policy::HAND_OVER_END);
-        }
-        *timed::lock(&self.lease) = None;
+        drop(self.take_lease());
+        timed::lock(&self.lost).clear();
         let running = timed::lock(&self.stream);
         *timed::write(&self.device) = Some(got.device);
         if self.ended.compare_exchange(end, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -712,12 +752,6 @@ pub fn shut_down(timeout: Duration) -> bool {
 /// What a camera offers, whoever has it.
 pub fn formats(uri: &str) -> Result<Vec<Format>> {
     backend::source(&Uri::parse(uri)?)?.formats().map_err(|error| name_camera(uri, error, uri))
-}
-
-/// Resets a camera that nobody has, opened or not: for one that cannot be opened any more. How long it took.
-pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
-    let _ = timeout;
-    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
 }
 
 /// Who holds a camera, by its name.

@@ -40,6 +40,14 @@ pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 /// its host, and then makes these private copies and passes the camera on.
 pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
 
+/// How long a reset, the camera's return and a fresh frame may take when the host does not say: half a second was seen,
+/// and the kernel asks a camera that is slow to answer for five seconds before it asks again.
+pub const RESET_TIMEOUT: Duration = Duration::from_millis(10_000);
+
+/// How long a device that is reset may take to close before: a driver that waits for a dead camera in it returns when
+/// the reset comes.
+pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);
+
 /// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
 pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
 

@@ -19,5 +19,6 @@ mod frame;
 mod handle;
 mod holder_list;
 mod library;
+mod reset;
 mod status;
 mod structs;
