@@ -18,5 +18,6 @@ mod frame;
 mod handle;
 mod holder_list;
 mod library;
+mod signals;
 mod status;
 mod structs;
