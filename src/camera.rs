@@ -558,7 +558,9 @@ fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel:
     let begin = |camera: &Arc<Shared>, by: Instant| {
         let mut closing = camera.take_device(Some(by))?.and_then(|device| device.let_go());
         in_kernel(true);
-        closing.iter_mut().for_each(|closing| drop(closing.is_closed_by(deadline.min(Instant::now() + turn))));
+        if let Some(closing) = &mut closing {
+            closing.is_closed_by(deadline.min(Instant::now() + turn));
+        }
         in_kernel(false);
         Ok(closing)
     };

@@ -49,8 +49,8 @@ pub const LEAVE_GRACE: Duration = Duration::from_millis(20);
 pub const RELEASE_TURN: Duration = Duration::from_millis(50);
 
 /// After so long without a step of the release, the thread that a signal interrupted is taken to have what the release
-/// needs: ten times what a loaded machine was seen to take for a step.
-pub const RELEASE_STALL: Duration = Duration::from_millis(50);
+/// needs. A step takes less than 1 ms, and a copy of large frames that are out 10 ms; to be wrong costs little.
+pub const RELEASE_STALL: Duration = Duration::from_millis(20);
 
 /// How long fork waits for what is in the making, and for the child to let go; and how long what is to be made waits
 /// for a fork.

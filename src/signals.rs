@@ -29,7 +29,7 @@ mod system;
 
 pub use calls::{inside, outside};
 use stub::Slot;
-use system::{exchange, installed, process};
+use system::process;
 
 /// The signals that cameras can be released on: those that end a process by default and can be handled, but not those
 /// that tell of the program's own faults, after which nothing is safe any more.
@@ -66,7 +66,7 @@ pub fn release_on_signals(signals: &[i32]) -> Result<()> {
     let mut releaser = lock()?;
     if !signals.is_empty() {
         acquire::refuse_when_shut_down("releasing on signals")?;
-        begin_anew_in_child();
+        begin_anew_in_child(&mut releaser);
         calls::key().ok_or_else(|| Error::new(Kind::Io, "this process has no thread-specific keys left"))?;
         if releaser.is_none() {
             STATE.store(0, Ordering::SeqCst);
@@ -96,9 +96,10 @@ fn lock() -> Result<std::sync::MutexGuard<'static, Option<Thread>>> {
         .ok_or_else(|| Error::new(Kind::WrongState, "another thread sets the signals and does not return"))
 }
 
-fn begin_anew_in_child() {
+fn begin_anew_in_child(releaser: &mut Option<Thread>) {
     let owner = OWNER.load(Ordering::SeqCst);
     if owner != 0 && owner != process() {
+        *releaser = None; // the parent's
         calls::forget_all();
         STATE.store(0, Ordering::SeqCst);
     }
@@ -127,27 +128,22 @@ fn address(slot: &'static Slot) -> usize {
 }
 
 fn is_installed(slot: &'static Slot, signal: i32) -> bool {
-    installed(signal).sa_sigaction == address(slot)
+    system::installed(signal).is_ok_and(|now| now.handler == address(slot))
 }
 
 fn install(signal: i32) -> std::io::Result<()> {
-    let now = installed(signal);
-    if slot_of(&INSTALLED, signal).is_some_and(|slot| now.sa_sigaction == address(slot)) {
+    let now = system::installed(signal)?;
+    if slot_of(&INSTALLED, signal).is_some_and(|slot| now.handler == address(slot)) {
         return Ok(());
     }
     // An ignored signal has no effect that a release could come before (nohup). To the first process of a container,
     // a signal by default has none either.
-    if now.sa_sigaction == libc::SIG_IGN || (now.sa_sigaction == libc::SIG_DFL && process() == 1) {
+    if now.handler == libc::SIG_IGN || (now.is_default() && process() == 1) {
         set_slot(&INSTALLED, signal, None);
         return Ok(());
     }
     let last = slot_of(&LAST, signal);
-    let same = |slot: &&Slot| {
-        let before = slot.before();
-        let (masks, flags) = ((&before.sa_mask, &now.sa_mask), (before.sa_flags, now.sa_flags));
-        before.sa_sigaction == now.sa_sigaction && flags.0 == flags.1 && system::bits(masks.0) == system::bits(masks.1)
-    };
-    let slot = match last.filter(same) {
+    let slot = match last.filter(|slot| *slot.before() == now) {
         Some(slot) => slot,
         // Without stubs there is one address: the host's handler, which may go on to it, would be gone on to by it.
         None if last.is_some_and(|slot| stub::address(slot).is_none()) => return Ok(()),
@@ -157,24 +153,17 @@ fn install(signal: i32) -> std::io::Result<()> {
     if stub::address(slot).is_none() {
         system::pin_library()?;
     }
-    slot.previous.store(now.sa_sigaction, Ordering::SeqCst);
+    slot.previous.store(now.handler, Ordering::SeqCst);
     set_slot(&LAST, signal, Some(slot));
     set_slot(&INSTALLED, signal, Some(slot));
-    exchange(signal, &ours(slot, now)).map(drop)
-}
-
-/// With the flags and the mask of the host's: which system calls are interrupted, on which stack and with what blocked
-/// a handler runs, all is as without us.
-fn ours(slot: &'static Slot, now: libc::sigaction) -> libc::sigaction {
-    let mut ours = now;
-    ours.sa_sigaction = address(slot);
-    // SA_RESETHAND is ours to do: the signal may have to come twice.
-    ours.sa_flags = (now.sa_flags & !libc::SA_RESETHAND) | libc::SA_SIGINFO;
-    if now.sa_sigaction == libc::SIG_DFL {
+    // With the host's flags and mask: which system calls are interrupted, on which stack and with what blocked a handler
+    // runs, all is as without us. SA_RESETHAND is ours to do, as the signal may have to come twice.
+    let mut flags = now.flags as i32 & !libc::SA_RESETHAND | libc::SA_SIGINFO;
+    if now.is_default() {
         // The process will end: until then nothing of it is to be disturbed.
-        ours.sa_flags |= libc::SA_RESTART | libc::SA_ONSTACK;
+        flags |= libc::SA_RESTART | libc::SA_ONSTACK;
     }
-    ours
+    system::install(signal, address(slot), flags, &now)
 }
 
 /// What was installed before is installed again, where ours is what is installed.
@@ -182,7 +171,7 @@ fn put_back(signal: i32) {
     if let Some(slot) = slot_of(&INSTALLED, signal) {
         set_slot(&INSTALLED, signal, None);
         if is_installed(slot, signal) {
-            let _ = exchange(signal, slot.before());
+            let _ = system::put_back(signal, slot.before());
         }
         calls::forget_sent(signal);
     }
@@ -372,7 +361,7 @@ fn release_before(signal: i32, slot: &'static Slot, ticket: u32, interrupted: &I
 
 /// What the signal does without us.
 fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize {
-    let resets = slot.before().sa_flags & libc::SA_RESETHAND != 0;
+    let resets = slot.before().has(libc::SA_RESETHAND);
     let next = match resets {
         true => slot.previous.swap(libc::SIG_DFL, Ordering::SeqCst),
         false => slot.previous.load(Ordering::SeqCst),
@@ -385,7 +374,7 @@ fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize 
         }
         next => {
             if resets && is_installed(slot, signal) {
-                let _ = exchange(signal, &system::default_action());
+                let _ = system::set_default(signal);
             }
             next
         }
@@ -393,11 +382,11 @@ fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize 
 }
 
 fn take_default_action(signal: i32, info: &libc::siginfo_t) {
-    let Ok(before) = exchange(signal, &system::default_action()) else { return };
+    let Ok(before) = system::set_default(signal) else { return };
     system::unblock(signal);
     system::queue(system::this_thread(), info);
     // Still here: somebody kept it from ending the process, a tracer for one.
-    let _ = exchange(signal, &before);
+    let _ = system::put_back(signal, &before);
 }
 
 /// Where the default action follows a noted signal it is to meet the process by itself: a thread that hangs in a driver
@@ -405,7 +394,7 @@ fn take_default_action(signal: i32, info: &libc::siginfo_t) {
 fn goes_on_to_default(signal: i32) -> bool {
     let Some(slot) = slot_of(&INSTALLED, signal) else { return false };
     let default = slot.previous.load(Ordering::SeqCst) == libc::SIG_DFL && is_installed(slot, signal);
-    default && exchange(signal, &system::default_action()).is_ok()
+    default && system::set_default(signal).is_ok()
 }
 
 /// What a signal interrupted.
@@ -442,10 +431,12 @@ impl Interrupted {
         Some(system::bits(&context.uc_sigmask) & !system::bit(signal))
     }
 
-    /// Whether the thread waited in a system call that the signal interrupted: then it has no lock that another thread
-    /// would be kept waiting for in a release.
+    /// Whether the thread waited in a system call that the signal interrupted, or sent it itself: then it has no lock
+    /// that another thread would be kept waiting for in a release; and the call is not to return before the handler.
     fn waits_in_kernel(&self) -> bool {
-        self.context.is_some_and(interrupted_system_call)
+        // SAFETY: what kill, tgkill and sigqueue tell, whose codes are these, has a sender.
+        let own = self.info.si_code <= 0 && unsafe { self.info.si_pid() } == process();
+        self.context.is_some_and(|context| interrupted_system_call(context, own))
     }
 }
 
@@ -457,30 +448,32 @@ const INFO_FROM_CONTEXT: isize = 304;
 /// How far up the stack a signal frame may be, in bytes: a handler of the host's may lie between.
 const FRAME_MOST: usize = 64 << 10;
 
-/// Either it gave EINTR, or it is about to be made again (SA_RESTART).
+/// Either it gave EINTR, or it is about to be made again (SA_RESTART); or it is one that sent this signal.
 #[cfg(target_arch = "x86_64")]
-fn interrupted_system_call(context: &libc::ucontext_t) -> bool {
+fn interrupted_system_call(context: &libc::ucontext_t, sent: bool) -> bool {
     const SYSCALL: [u8; 2] = [0x0f, 0x05];
     let registers = &context.uc_mcontext.gregs;
     let next = registers[libc::REG_RIP as usize] as usize;
     // SAFETY: the instruction that comes next can be read; so can what is before it on the same page.
     let is_call = |at: usize| unsafe { *std::ptr::with_exposed_provenance::<[u8; 2]>(at) } == SYSCALL;
-    let failed = registers[libc::REG_RAX as usize] == -i64::from(libc::EINTR);
+    let result = registers[libc::REG_RAX as usize];
+    let failed = result == -i64::from(libc::EINTR) || (sent && result == 0);
     let within = |at: usize| at % policy::PAGE <= policy::PAGE - 2;
     (within(next) && is_call(next)) || (failed && next % policy::PAGE >= 2 && is_call(next - 2))
 }
 
 #[cfg(target_arch = "aarch64")]
-fn interrupted_system_call(context: &libc::ucontext_t) -> bool {
+fn interrupted_system_call(context: &libc::ucontext_t, sent: bool) -> bool {
     const SVC: u32 = 0xd400_0001;
     let next = context.uc_mcontext.pc as usize;
     // SAFETY: the instruction that comes next can be read; so can what is before it on the same page.
     let is_call = |at: usize| unsafe { *std::ptr::with_exposed_provenance::<u32>(at) } == SVC;
-    let failed = context.uc_mcontext.regs[0] as i64 == -i64::from(libc::EINTR);
+    let result = context.uc_mcontext.regs[0] as i64;
+    let failed = result == -i64::from(libc::EINTR) || (sent && result == 0);
     is_call(next) || (failed && next % policy::PAGE >= 4 && is_call(next - 4))
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn interrupted_system_call(_context: &libc::ucontext_t) -> bool {
+fn interrupted_system_call(_context: &libc::ucontext_t, _sent: bool) -> bool {
     false
 }

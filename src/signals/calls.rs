@@ -212,8 +212,9 @@ pub fn forget_all() {
 
 /// Signals that were noted are under way no more: what is installed does not know of them.
 pub fn forget_sent(signal: i32) {
-    let sent = NOTES.iter().filter(|note| note.signal.load(Ordering::Relaxed) == signal);
-    sent.for_each(|note| drop(note.step(SENT, FREE)));
+    for note in NOTES.iter().filter(|note| note.signal.load(Ordering::Relaxed) == signal) {
+        note.step(SENT, FREE);
+    }
 }
 
 /// The outermost call of a thread ends: what was noted in it has its effect now.

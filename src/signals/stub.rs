@@ -9,6 +9,8 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
+use super::system::Action;
+
 /// Distance from the instructions to their data: a multiple of every page size.
 const DATA: usize = 64 << 10;
 /// Ways in, one for each slot, and their size in bytes.
@@ -23,11 +25,11 @@ pub struct Slot {
     /// SIG_DFL, SIG_IGN, or the function to go on to.
     pub previous: AtomicUsize,
     /// What was installed before ours; written before anybody else knows of the slot.
-    before: UnsafeCell<MaybeUninit<libc::sigaction>>,
+    before: UnsafeCell<MaybeUninit<Action>>,
 }
 
 impl Slot {
-    pub fn before(&self) -> &libc::sigaction {
+    pub fn before(&self) -> &Action {
         // SAFETY: written before the slot was given out, and never again.
         unsafe { (*self.before.get()).assume_init_ref() }
     }
@@ -64,13 +66,13 @@ fn blocks() -> impl Iterator<Item = &'static Data> {
 pub type Decide = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void, &'static Slot) -> usize;
 
 /// A fresh slot for what was installed before. One caller at a time.
-pub fn slot(decide: Decide, before: libc::sigaction) -> std::io::Result<&'static Slot> {
+pub fn slot(decide: Decide, before: Action) -> std::io::Result<&'static Slot> {
     let block = blocks().find(|block| block.head.used.load(Ordering::Relaxed) < ENTRIES as u32);
     let block = block.map_or_else(|| map(decide), Ok)?;
     let slot = &block.slots[block.head.used.fetch_add(1, Ordering::Relaxed) as usize];
     // SAFETY: nobody else knows of it yet.
     unsafe { (*slot.before.get()).write(before) };
-    slot.previous.store(before.sa_sigaction, Ordering::SeqCst);
+    slot.previous.store(before.handler, Ordering::SeqCst);
     Ok(slot)
 }
 

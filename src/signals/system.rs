@@ -84,31 +84,68 @@ impl Drop for Blocked {
     }
 }
 
-/// What is installed for a signal.
-pub fn installed(signal: i32) -> libc::sigaction {
-    // SAFETY: all zeroes is a valid sigaction, and there is room for one.
-    unsafe {
-        let mut now: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &mut now);
-        now
+/// What is installed for a signal, as the kernel has it. The C library's own type would not do: it cannot put back what
+/// nobody has ever set.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Action {
+    pub handler: usize,
+    pub flags: u64,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    restorer: usize,
+    mask: u64,
+}
+
+impl Action {
+    pub fn is_default(&self) -> bool {
+        self.handler == libc::SIG_DFL
+    }
+
+    pub fn has(&self, flag: i32) -> bool {
+        self.flags & flag as u64 != 0
     }
 }
 
-/// Installs for a signal, and gives what was installed.
-pub fn exchange(signal: i32, new: &libc::sigaction) -> std::io::Result<libc::sigaction> {
-    // SAFETY: as above; what is installed was installed before, or is made to be.
+fn action(signal: i32, new: *const Action) -> std::io::Result<Action> {
+    // SAFETY: all zeroes is a valid action; `new` is null or one that was installed before or is the default.
     unsafe {
-        let mut before: libc::sigaction = std::mem::zeroed();
-        match libc::sigaction(signal, new, &mut before) {
+        let mut before: Action = std::mem::zeroed();
+        match libc::syscall(libc::SYS_rt_sigaction, signal, new, &raw mut before, size_of::<u64>()) {
             0 => Ok(before),
             _ => Err(std::io::Error::last_os_error()),
         }
     }
 }
 
-pub fn default_action() -> libc::sigaction {
-    // SAFETY: all zeroes is a valid sigaction, that of SIG_DFL.
-    unsafe { std::mem::zeroed() }
+pub fn installed(signal: i32) -> std::io::Result<Action> {
+    action(signal, std::ptr::null())
+}
+
+/// Installs again what was installed before, and gives what was meanwhile.
+pub fn put_back(signal: i32, before: &Action) -> std::io::Result<Action> {
+    action(signal, before)
+}
+
+/// Installs the default action, and gives what was installed.
+pub fn set_default(signal: i32) -> std::io::Result<Action> {
+    // SAFETY: all zeroes is a valid action, that of SIG_DFL.
+    action(signal, &unsafe { std::mem::zeroed() })
+}
+
+/// Installs a handler with flags and with the mask of `like`.
+pub fn install(signal: i32, handler: usize, flags: i32, like: &Action) -> std::io::Result<()> {
+    // SAFETY: all zeroes is a valid sigaction; the kernel's set fits into the C library's, which tells the kernel how
+    // a handler returns.
+    unsafe {
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = handler;
+        new.sa_flags = flags;
+        (&raw mut new.sa_mask).cast::<u64>().write(like.mask);
+        match libc::sigaction(signal, &new, std::ptr::null_mut()) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
 }
 
 /// Sends a signal to a thread of this process, with what came with it; false when there is no such thread.

@@ -202,7 +202,7 @@ static void await_sleep(pid_t thread)
 
 static void nothing(void)
 {
-    struct sigaction before[65], after;
+    struct sigaction before[65] = { 0 }, after;
     sigset_t blocked_before, blocked_after;
     camlease_frame *frame;
     for (int signal = 1; signal < 65; signal++)
