@@ -51,9 +51,13 @@ thread_local! {
 static OPENS: Slab<Open> = Slab::new(12);
 /// Releases on signals so far, and the signal of the last: `[count][signal: 8 bits]`.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
+/// Whether one is under way: what is opened meanwhile would be in use when the signal has its effect.
+static RELEASING: AtomicBool = AtomicBool::new(false);
 
 struct Open {
     epoch: u64,
+    /// [`RELEASES`] at its begin.
+    seen: u64,
     /// A function of the host's runs in the middle of it.
     calls_out: AtomicBool,
 }
@@ -70,10 +74,11 @@ pub struct Opening {
 
 impl Opening {
     pub fn begin() -> Opening {
-        let open = OPENS.insert(Open { epoch: fork::epoch(), calls_out: AtomicBool::new(false) });
-        fence(Ordering::SeqCst);
+        let seen = RELEASES.load(Ordering::SeqCst);
+        let open = OPENS.insert(Open { epoch: fork::epoch(), seen, calls_out: AtomicBool::new(false) });
+        fence(Ordering::SeqCst); // a release that does not see this open is seen by it
         // One for which there is no place is not waited for, and that is all.
-        Opening { outer: OPENING.replace(Some((open.unwrap_or(0), RELEASES.load(Ordering::SeqCst)))) }
+        Opening { outer: OPENING.replace(Some((open.unwrap_or(0), seen))) }
     }
 }
 
@@ -97,17 +102,31 @@ fn call_out(call: impl FnOnce()) {
     calls_out(false);
 }
 
-/// A signal ends all opens that are under way.
-pub fn release(signal: i32) {
-    let count = (RELEASES.load(Ordering::SeqCst) >> 8) + 1;
-    RELEASES.store(count << 8 | signal as u64, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
-    WAITS.each().for_each(|(_, wait)| wait.signal());
+/// A signal ends all opens that are under way, and refuses others while this lives.
+pub struct Release(());
+
+impl Release {
+    pub fn begin(signal: i32) -> Release {
+        RELEASING.store(true, Ordering::SeqCst);
+        let count = (RELEASES.load(Ordering::SeqCst) >> 8) + 1;
+        RELEASES.store(count << 8 | signal as u64, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        WAITS.each().for_each(|(_, wait)| wait.signal());
+        Release(())
+    }
+
+    /// Whether an open that it has ended may hold a camera still.
+    pub fn opens_under_way(&self) -> bool {
+        let releases = RELEASES.load(Ordering::SeqCst);
+        let mut before = OPENS.each().filter(|(_, open)| open.epoch == fork::epoch() && open.seen != releases);
+        before.any(|(_, open)| !open.calls_out.load(Ordering::SeqCst))
+    }
 }
 
-/// Whether an open of this process may hold a camera.
-pub fn opens_under_way() -> bool {
-    OPENS.each().any(|(_, open)| open.epoch == fork::epoch() && !open.calls_out.load(Ordering::SeqCst))
+impl Drop for Release {
+    fn drop(&mut self) {
+        RELEASING.store(false, Ordering::SeqCst);
+    }
 }
 
 /// No open succeeds from now on, and those that wait give up.
@@ -124,7 +143,7 @@ pub fn others_wait() -> bool {
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
     let releases = RELEASES.load(Ordering::SeqCst);
-    if OPENING.get().is_some_and(|(_, seen)| seen != releases) {
+    if RELEASING.load(Ordering::SeqCst) || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
         let signal = signals::name(releases as u8 as i32);
         return Err(Error::new(Kind::Closed, format!("{uri}: {signal} came while it was being opened"))
             .hint("open it again if the program is to go on"));

@@ -540,13 +540,13 @@ pub fn shut_down(timeout: Duration) -> bool {
 /// wait return `Kind::Closed`. Told when it begins to wait for the kernel alone, and when that ends. The cameras whose
 /// drivers hung for longer.
 pub fn release(signal: i32, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<String> {
-    acquire::release(signal);
+    let opens = acquire::Release::begin(signal);
     let mut cameras: Vec<_> = live().collect();
     cameras.sort_unstable_by_key(|camera| std::cmp::Reverse(camera.number));
     cameras.iter().for_each(|camera| camera.mark(SIGNALLED + signal as u8));
     let hanging = let_go(&cameras, policy::RELEASE_TURN, deadline, in_kernel);
     // Those see the signal, and let go of what they have got.
-    while acquire::opens_under_way() && Instant::now() < deadline {
+    while opens.opens_under_way() && Instant::now() < deadline {
         std::thread::sleep(policy::TIGHT_STEP);
     }
     hanging

@@ -107,18 +107,19 @@ fn begin_anew_in_child(releaser: &mut Option<Thread>) {
 
 // Installing.
 
-const NONE: AtomicPtr<Slot> = AtomicPtr::new(std::ptr::null_mut());
-/// By signal: through which slot it is ours now.
-static INSTALLED: [AtomicPtr<Slot>; 65] = [NONE; 65];
-/// By signal: the slot that was taken last.
-static LAST: [AtomicPtr<Slot>; 65] = [NONE; 65];
+/// Slots by their signals.
+type Table = [AtomicPtr<Slot>; 32];
+/// Through which slot a signal is ours now.
+static INSTALLED: Table = [const { AtomicPtr::new(std::ptr::null_mut()) }; 32];
+/// The slot that was taken last.
+static LAST: Table = [const { AtomicPtr::new(std::ptr::null_mut()) }; 32];
 
-fn slot_of(table: &'static [AtomicPtr<Slot>; 65], signal: i32) -> Option<&'static Slot> {
+fn slot_of(table: &'static Table, signal: i32) -> Option<&'static Slot> {
     // SAFETY: slots are never unmapped.
     table.get(signal as usize).and_then(|slot| unsafe { slot.load(Ordering::SeqCst).as_ref() })
 }
 
-fn set_slot(table: &'static [AtomicPtr<Slot>; 65], signal: i32, slot: Option<&'static Slot>) {
+fn set_slot(table: &'static Table, signal: i32, slot: Option<&'static Slot>) {
     let slot = slot.map_or(std::ptr::null_mut(), |slot| (&raw const *slot).cast_mut());
     table[signal as usize].store(slot, Ordering::SeqCst);
 }
@@ -283,7 +284,7 @@ fn wait(ticket: u32, may_have: bool) -> Wait {
         if steps != progress.0 {
             progress = (steps, now);
         }
-        let stands = steps % 2 == 0 && now - progress.1 >= policy::RELEASE_STALL.as_nanos() as i64;
+        let stands = steps.is_multiple_of(2) && now - progress.1 >= policy::RELEASE_STALL.as_nanos() as i64;
         if may_have && stands {
             return Wait::Stalled;
         }
@@ -434,9 +435,30 @@ impl Interrupted {
     /// Whether the thread waited in a system call that the signal interrupted, or sent it itself: then it has no lock
     /// that another thread would be kept waiting for in a release; and the call is not to return before the handler.
     fn waits_in_kernel(&self) -> bool {
-        // SAFETY: what kill, tgkill and sigqueue tell, whose codes are these, has a sender.
-        let own = self.info.si_code <= 0 && unsafe { self.info.si_pid() } == process();
-        self.context.is_some_and(|context| interrupted_system_call(context, own))
+        self.context.is_some_and(|context| {
+            let call = SystemCall::before(context);
+            call.comes_again
+                || (call.made && (call.result == -i64::from(libc::EINTR) || call.sends(self.info.si_signo)))
+        })
+    }
+}
+
+/// The system call that a thread was in when a signal came, if it was in one.
+struct SystemCall {
+    /// It is about to be made, or made again (SA_RESTART).
+    comes_again: bool,
+    /// It has returned: nothing was executed since.
+    made: bool,
+    result: i64,
+    arguments: [i64; 3],
+}
+
+impl SystemCall {
+    /// By kill, sigqueue (process, signal) or tgkill (process, thread, signal).
+    fn sends(&self, signal: i32) -> bool {
+        let [first, second, third] = self.arguments.map(|argument| argument as i32);
+        let to_thread = second == system::this_thread() && third == signal;
+        self.result == 0 && first == process() && (second == signal || to_thread)
     }
 }
 
@@ -448,32 +470,44 @@ const INFO_FROM_CONTEXT: isize = 304;
 /// How far up the stack a signal frame may be, in bytes: a handler of the host's may lie between.
 const FRAME_MOST: usize = 64 << 10;
 
-/// Either it gave EINTR, or it is about to be made again (SA_RESTART); or it is one that sent this signal.
 #[cfg(target_arch = "x86_64")]
-fn interrupted_system_call(context: &libc::ucontext_t, sent: bool) -> bool {
-    const SYSCALL: [u8; 2] = [0x0f, 0x05];
-    let registers = &context.uc_mcontext.gregs;
-    let next = registers[libc::REG_RIP as usize] as usize;
-    // SAFETY: the instruction that comes next can be read; so can what is before it on the same page.
-    let is_call = |at: usize| unsafe { *std::ptr::with_exposed_provenance::<[u8; 2]>(at) } == SYSCALL;
-    let result = registers[libc::REG_RAX as usize];
-    let failed = result == -i64::from(libc::EINTR) || (sent && result == 0);
-    let within = |at: usize| at % policy::PAGE <= policy::PAGE - 2;
-    (within(next) && is_call(next)) || (failed && next % policy::PAGE >= 2 && is_call(next - 2))
+impl SystemCall {
+    fn before(context: &libc::ucontext_t) -> SystemCall {
+        const SYSCALL: [u8; 2] = [0x0f, 0x05];
+        let register = |number: i32| context.uc_mcontext.gregs[number as usize];
+        let next = register(libc::REG_RIP) as usize;
+        // SAFETY: the instruction that comes next can be read; so can what is before it on the same page.
+        let is_call = |at: usize| unsafe { *std::ptr::with_exposed_provenance::<[u8; 2]>(at) } == SYSCALL;
+        SystemCall {
+            comes_again: next % policy::PAGE <= policy::PAGE - 2 && is_call(next),
+            made: next % policy::PAGE >= 2 && is_call(next - 2),
+            result: register(libc::REG_RAX),
+            arguments: [register(libc::REG_RDI), register(libc::REG_RSI), register(libc::REG_RDX)],
+        }
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
-fn interrupted_system_call(context: &libc::ucontext_t, sent: bool) -> bool {
-    const SVC: u32 = 0xd400_0001;
-    let next = context.uc_mcontext.pc as usize;
-    // SAFETY: the instruction that comes next can be read; so can what is before it on the same page.
-    let is_call = |at: usize| unsafe { *std::ptr::with_exposed_provenance::<u32>(at) } == SVC;
-    let result = context.uc_mcontext.regs[0] as i64;
-    let failed = result == -i64::from(libc::EINTR) || (sent && result == 0);
-    is_call(next) || (failed && next % policy::PAGE >= 4 && is_call(next - 4))
+impl SystemCall {
+    fn before(context: &libc::ucontext_t) -> SystemCall {
+        const SVC: u32 = 0xd400_0001;
+        let next = context.uc_mcontext.pc as usize;
+        // SAFETY: the instruction that comes next can be read; so can what is before it on the same page.
+        let is_call = |at: usize| unsafe { *std::ptr::with_exposed_provenance::<u32>(at) } == SVC;
+        let register = |number: usize| context.uc_mcontext.regs[number] as i64;
+        SystemCall {
+            comes_again: is_call(next),
+            made: next % policy::PAGE >= 4 && is_call(next - 4),
+            result: register(0),
+            // The first argument's register has the result: it is taken to be this process.
+            arguments: [i64::from(process()), register(1), register(2)],
+        }
+    }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn interrupted_system_call(_context: &libc::ucontext_t, _sent: bool) -> bool {
-    false
+impl SystemCall {
+    fn before(_context: &libc::ucontext_t) -> SystemCall {
+        SystemCall { comes_again: false, made: false, result: 0, arguments: [0; 3] }
+    }
 }

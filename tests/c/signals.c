@@ -127,7 +127,7 @@ struct seen {
     int on_other_stack, blocked_own, blocked_usr2, error;
 };
 static struct seen seen;
-static char other_stack[65536];
+static char other_stack[8192]; /* SIGSTKSZ, as it was a constant */
 
 static void look(int signal)
 {
@@ -472,8 +472,9 @@ static void told(void *user_data, const char *message, const camlease_holder *ho
 {
     (void)user_data, (void)message, (void)holders, (void)count;
     if (!seen.runs) {
+        double begun = now();
         raise(SIGINT);
-        EXPECT(seen.runs == 1 && seen.free);
+        EXPECT(seen.runs == 1 && seen.free && now() - begun < 1);
     }
 }
 
@@ -485,9 +486,8 @@ static void on_wait(void)
     handle(SIGINT, 0);
     ask(CAMLEASE_SIGNAL_INT);
     options.on_wait = told;
-    double begun = now();
     EXPECT(CALL(camera_open)(uri, &options, &other) == CAMLEASE_CLOSED);
-    EXPECT(seen.runs == 1 && now() - begun < 1);
+    EXPECT(seen.runs == 1);
 }
 
 /* ---- stress: no signal is lost, and nothing waits for itself ---- */
