@@ -81,6 +81,14 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3000);
 pub const LEAVE_STEP: Duration = Duration::from_millis(1);
 pub const LEAVE_GRACE: Duration = Duration::from_millis(20);
 
+/// On a signal, how long one camera has to be closed before the next one's turn comes: twice what uvcvideo was seen to
+/// take. One that hangs goes on to be closed meanwhile.
+pub const RELEASE_TURN: Duration = Duration::from_millis(50);
+
+/// After so long without a step of the release, the thread that a signal interrupted is taken to have what the release
+/// needs. A step takes less than 1 ms, and a copy of large frames that are out 10 ms; to be wrong costs little.
+pub const RELEASE_STALL: Duration = Duration::from_millis(20);
+
 /// How long fork waits for what is in the making, and for the child to let go; and how long what is to be made waits
 /// for a fork.
 pub const FORK_PATIENCE: Duration = Duration::from_millis(500);
