@@ -54,18 +54,13 @@ pub fn look(proc: &Fd, pid: i32, wanted: &[Wanted]) -> Vec<usize> {
 /// where that has ended.
 fn text(proc: &Fd, pid: i32) -> (Vec<u8>, i32) {
     let read = |path: &str| {
-<<<<<<< HEAD
-        let mut text = Vec::with_capacity(16 << 10);
-        let file = Fd::open_in(proc, path, libc::O_RDONLY);
-=======
         let mut text = Vec::new();
-        let Ok(file) = Fd::open_in(proc, path, libc::O_RDONLY, 0) else { return Some(text) };
+        let Ok(file) = Fd::open_in(proc, path, libc::O_RDONLY) else { return Some(text) };
         // A question takes a tenth of the time that the kernel needs to write all mappings out.
         if kernel::has_shared_files(&file) == Some(false) {
             return None;
         }
         text.reserve(16 << 10);
->>>>>>> scan
         // What was read of a process that ends meanwhile does no harm.
         let _ = file.as_file().read_to_end(&mut text);
         Some(text)
