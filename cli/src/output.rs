@@ -25,8 +25,6 @@ impl Exit {
     pub const TIMEOUT: Exit = Exit(6);
     /// A holder was not to be ended, or has the camera still.
     pub const SURVIVED: Exit = Exit(7);
-    /// The person said no, or pressed Ctrl+C.
-    pub const INTERRUPTED: Exit = Exit(130);
 
     /// What a failure of the library ends the command with.
     pub fn of(kind: Kind) -> Exit {
@@ -138,9 +136,13 @@ impl Output {
     /// A value for the program, as one line on standard output; nothing without `--json`.
     pub fn json(&self, value: &impl Serialize) {
         if self.json {
-            // Maps have text keys here, and nothing else can fail.
-            print(format_args!("{}\n", serde_json::to_string(value).unwrap_or_default()));
+            print_json(value);
         }
+    }
+
+    /// An event for the program where standard output is another's: on standard error.
+    pub fn event_on_stderr(&self, event: &impl Serialize) {
+        let _ = writeln!(io::stderr(), "{}", serde_json::to_string(event).unwrap_or_default());
     }
 
     /// What is going on, for the person alone: on standard error, and not with `--json`.
@@ -192,12 +194,28 @@ fn colour(on: bool, paint: Paint, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A reader that has gone (`camlease list | head -1`) is no reason for a panic.
-fn print(text: fmt::Arguments<'_>) {
+/// A value as one line on standard output.
+pub fn print_json(value: &impl Serialize) {
+    // Maps have text keys here, and nothing else can fail.
+    print(format_args!("{}\n", serde_json::to_string(value).unwrap_or_default()));
+}
+
+/// Bytes on standard output as they are.
+pub fn print_bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
-    if out.write_fmt(text).and_then(|()| out.flush()).is_err() {
+    end_without_reader(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
+/// A reader that has gone (`camlease list | head -1`) is no reason for a panic.
+fn end_without_reader(written: io::Result<()>) {
+    if written.is_err() {
         std::process::exit(Exit::FAILURE.0.into());
     }
+}
+
+fn print(text: fmt::Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    end_without_reader(out.write_fmt(text).and_then(|()| out.flush()));
 }
 
 #[cfg(test)]
