@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Camera, DropPolicy, Error, FourCc, Frame, Holders, Kind, OpenOptions, Rate, StreamFormat, StreamRequest,
+    Camera, DropPolicy, Error, FourCc, Frame, Holders, Kind, OnBusy, OpenOptions, Rate, StreamFormat, StreamRequest,
 };
 use indicatif::ProgressBar;
 use nix::sys::signal::Signal;
@@ -70,6 +70,9 @@ pub struct Args {
     /// How long a busy camera is waited for
     #[arg(long, value_name = "TIME", value_parser = naming::time, default_value = "5s")]
     timeout: Duration,
+    /// Ask the holder of a busy camera for it, with this priority: a higher one than its own gets the camera
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    ask: Option<i32>,
 }
 
 fn pixel_format(text: &str) -> Result<FourCc, String> {
@@ -144,6 +147,8 @@ fn open(args: &Args, output: &Output) -> camlease::Result<Camera> {
     let options = OpenOptions {
         timeout: Some(args.timeout),
         on_wait: Some(&mut on_wait),
+        on_busy: if args.ask.is_some() { OnBusy::Ask } else { OnBusy::Wait },
+        priority: args.ask.unwrap_or(0),
         name: "camlease capture".into(),
         ..OpenOptions::default()
     };
