@@ -22,6 +22,7 @@
 static camlease_camera *camera;
 static camlease_frame *frame;
 static unsigned frame_sum;
+static int ready = -1; /* the camera's descriptor */
 static int answer; /* 0: by priority, 1: yield, 2: close */
 
 static const char *word(camlease_status status)
@@ -70,7 +71,10 @@ static void open_camera(char *rest)
     options.name = name;
     options.on_ask = asked;
     options.user_data = &answer;
-    say(camlease_camera_open(uri, &options, &camera));
+    camlease_status status = camlease_camera_open(uri, &options, &camera);
+    if (!status)
+        status = camlease_camera_fd(camera, &ready);
+    say(status);
 }
 
 static unsigned sum_of(camlease_frame *of)
@@ -136,8 +140,7 @@ int main(void)
                        info.state, info.width, info.last_exit, info.priority, (unsigned long long)stats.reconnects,
                        (unsigned long long)stats.resets, (unsigned long long)stats.open_attempts);
         } else if (strcmp(command, "fd") == 0) {
-            struct pollfd wait = {.fd = -1, .events = POLLIN};
-            camlease_camera_fd(camera, &wait.fd);
+            struct pollfd wait = {.fd = ready, .events = POLLIN};
             printf("OK %d\n", poll(&wait, 1, atoi(rest)));
         } else if (strcmp(command, "answer") == 0) {
             answer = strncmp(rest, "yield", 5) == 0 ? 1 : strncmp(rest, "close", 5) == 0 ? 2 : 0;
