@@ -65,7 +65,11 @@ fn of_node(machine: &Machine, node: &Node, process: &Process, lease: fn(&Node, &
             format!(" as {}", super::machine::printable(&record.name))
         };
         let streams = if record.streaming { ", and streams" } else { "" };
-        Finding::note("leased", format!("{who} has a lease on {path}{name}{streams}"))
+        let since = match record.since_ns {
+            0 => String::new(),
+            since => format!(" for {}", machine.processes.time_since(since as f64 / 1e9)),
+        };
+        Finding::note("leased", format!("{who} has a lease on {path}{name}{since}{streams}"))
             .remedy(format!("ask it for the camera: camlease release {path}"))
             .facts(json!({ "lease": record.name, "priority": record.priority, "streaming": record.streaming }))
     } else if maps && !open {
@@ -161,19 +165,31 @@ fn raw(machine: &Machine, device: &Usb) -> Vec<Finding> {
         return Vec::new();
     };
     let node = device.raw_node();
-    let what = format!(
-        "{} has no video node: a program drives it by itself through {} (libusb; interface {})",
-        device.called(),
-        node.display(),
-        interface.name
-    );
-    let remedy = format!("sudo fuser -v {} names the program; the camera is V4L2's again once it ends", node.display());
-    vec![
-        Finding::note("driven-by-libusb", what)
-            .of(machine.name_of_usb(device))
-            .remedy(remedy)
-            .fact("usb", device.name.clone()),
-    ]
+    let number = device.raw_number();
+    let facts = json!({ "usb": device.name, "interface": interface.name, "usb_node": node.display().to_string() });
+    let finding = match machine.processes.having(number).next() {
+        Some(process) => Finding::note(
+            "driven-by-libusb",
+            format!(
+                "{} has no video node: {} drives it by itself through {} (libusb)",
+                device.called(),
+                who(machine, process),
+                node.display()
+            ),
+        )
+        .remedy(format!("end {}, where the camera is to be V4L2's; plugged in again it has its node", process.called()))
+        .facts(self::facts(machine, process)),
+        None => Finding::note(
+            "driven-by-libusb",
+            format!(
+                "{} has no video node: a program drives it by itself through {} (libusb)",
+                device.called(),
+                node.display()
+            ),
+        )
+        .remedy(format!("sudo fuser -v {} names the program", node.display())),
+    };
+    vec![finding.of(machine.name_of_usb(device)).facts(facts)]
 }
 
 #[cfg(test)]

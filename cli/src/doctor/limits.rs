@@ -13,10 +13,10 @@ const NEAR: f64 = 0.9;
 
 pub fn check(machine: &Machine) -> Vec<Finding> {
     let mut findings = descriptors(machine);
-    if machine.tree.is_live() {
-        if let Err((limit, error)) = try_inotify(Path::new("/dev")) {
-            findings.extend(inotify(machine, limit, error.raw_os_error().unwrap_or(0)));
-        }
+    if machine.tree.is_live()
+        && let Err((limit, error)) = try_inotify(Path::new("/dev"))
+    {
+        findings.extend(inotify(machine, limit, error.raw_os_error().unwrap_or(0)));
     }
     findings
 }

@@ -168,8 +168,10 @@ fn not_looked_at(machine: &Machine) -> Vec<String> {
         1 => list.push("the open files of a process of another user (root sees them)".to_owned()),
         count => list.push(format!("the open files of {count} processes of other users (root sees them)")),
     }
-    if machine.container.is_some() {
-        list.push("processes outside of this container".to_owned());
+    if machine.sees_some_processes_only {
+        list.push(
+            "processes that /proc does not show here: those outside of this container, or of other users".to_owned(),
+        );
     }
     list
 }

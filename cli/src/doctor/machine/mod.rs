@@ -24,6 +24,8 @@ pub struct Machine {
     pub nodes: Vec<Node>,
     pub usb: Vec<Usb>,
     pub processes: Processes,
+    /// /proc shows this container's processes alone, or this user's.
+    pub sees_some_processes_only: bool,
 }
 
 /// Who looks.
@@ -45,13 +47,15 @@ impl Machine {
     }
 
     pub fn read_from(tree: Tree, uid: u32, groups: Vec<u32>) -> Machine {
-        let nodes = nodes::read(&tree);
+        let (nodes, usb) = (nodes::read(&tree), usb::read(&tree));
         Machine {
             user: User::read(&tree, uid, groups),
             container: container(&tree),
-            usb: usb::read(&tree),
-            processes: Processes::read(&tree, &nodes),
+            processes: Processes::read(&tree, &nodes, &usb),
+            // The kernel's own second process is there wherever all are.
+            sees_some_processes_only: tree.text("/proc/2/comm").as_deref() != Some("kthreadd"),
             nodes,
+            usb,
             tree,
         }
     }
@@ -116,7 +120,12 @@ fn name_in(tree: &Tree, file: &str, id: u32) -> Option<String> {
     })
 }
 
+/// None where the nodes are the machine's own all the same: /dev is the kernel's.
 fn container(tree: &Tree) -> Option<String> {
+    let mounts = tree.text("/proc/self/mounts").unwrap_or_default();
+    if mounts.lines().any(|line| line.split(' ').skip(1).take(2).eq(["/dev", "devtmpfs"])) {
+        return None;
+    }
     if tree.exists("/.dockerenv") {
         return Some("docker".into());
     }

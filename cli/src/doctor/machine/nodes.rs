@@ -46,7 +46,7 @@ pub fn read(tree: &Tree) -> Vec<Node> {
         .filter(|name| name.strip_prefix("video").is_some_and(|number| number.parse::<u32>().is_ok()))
         .filter_map(|name| Node::read(tree, name))
         .collect();
-    nodes.sort_by_key(|node| node.number.1);
+    nodes.sort_by_key(|node| node.name.trim_start_matches("video").parse::<u32>().ok());
     nodes
 }
 

@@ -10,6 +10,7 @@ use procfs::process::Stat;
 
 use super::nodes::Node;
 use super::tree::{EntryKind, Number, Tree};
+use super::usb::Usb;
 use super::{kernel, printable};
 
 /// Major number of V4L2.
@@ -17,6 +18,9 @@ pub const VIDEO_MAJOR: u32 = 81;
 
 /// Between two looks at a thread that is inside the kernel: whoever merely reads from a disk is out of it by then.
 const SECOND_LOOK: Duration = Duration::from_millis(400);
+
+/// Tells whether two descriptors, each a process's, are one open file; nothing where that cannot be known.
+type SameFile = fn((i32, i32), (i32, i32)) -> Option<bool>;
 
 #[derive(Debug, Clone, Default)]
 pub struct Processes {
@@ -102,11 +106,11 @@ impl Process {
 }
 
 impl Processes {
-    pub fn read(tree: &Tree, nodes: &[Node]) -> Processes {
+    pub fn read(tree: &Tree, nodes: &[Node], usb: &[Usb]) -> Processes {
         let uptime = tree.text("/proc/uptime").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0.0);
         let mut processes = Processes { uptime, ..Processes::default() };
         let own = if tree.is_live() { std::process::id() as i32 } else { 0 };
-        let wanted = Wanted::new(nodes);
+        let wanted = Wanted::new(nodes, usb);
         for pid in tree.names("/proc").iter().filter_map(|name| name.parse::<i32>().ok()).filter(|&pid| pid != own) {
             let Some(mut process) = Process::read(tree, pid) else { continue };
             match process.read_cameras(tree, &wanted) {
@@ -166,7 +170,12 @@ impl Processes {
 
     /// "3 minutes"
     pub fn age(&self, process: &Process) -> String {
-        let seconds = (self.uptime - process.started).max(0.0) as u64;
+        self.time_since(process.started)
+    }
+
+    /// The same for something that happened so many seconds after boot.
+    pub fn time_since(&self, moment: f64) -> String {
+        let seconds = (self.uptime - moment).max(0.0) as u64;
         let (count, unit) = match seconds {
             0..120 => (seconds, "second"),
             120..7200 => (seconds / 60, "minute"),
@@ -206,7 +215,7 @@ impl Processes {
     }
 
     /// Gives descriptors that are one open file the same number.
-    fn tell_files_apart(&mut self, same_file: fn((i32, i32), (i32, i32)) -> Option<bool>) {
+    fn tell_files_apart(&mut self, same_file: SameFile) {
         let mut places: Vec<(i32, usize)> =
             self.each().flat_map(|process| (0..process.open.len()).map(|at| (process.pid, at))).collect();
         places.sort_unstable();
@@ -261,18 +270,20 @@ impl Processes {
 /// What to look for.
 struct Wanted<'a> {
     nodes: &'a [Node],
-    controllers: Vec<Number>,
+    /// Media controllers, and USB cameras for programs that drive them by themselves.
+    others: Vec<Number>,
 }
 
 impl<'a> Wanted<'a> {
-    fn new(nodes: &'a [Node]) -> Wanted<'a> {
-        let controllers = nodes.iter().flat_map(|node| &node.controllers).map(|(_, number)| *number).collect();
-        Wanted { nodes, controllers }
+    fn new(nodes: &'a [Node], usb: &[Usb]) -> Wanted<'a> {
+        let controllers = nodes.iter().flat_map(|node| &node.controllers).map(|(_, number)| *number);
+        let raw = usb.iter().filter(|device| device.is_camera()).map(Usb::raw_number);
+        Wanted { nodes, others: controllers.chain(raw).collect() }
     }
 
-    /// Any V4L2 node, also one whose camera is gone, and the cameras' media controllers.
+    /// Any V4L2 node, also one whose camera is gone.
     fn wants(&self, number: Number) -> bool {
-        number.0 == VIDEO_MAJOR || self.controllers.contains(&number)
+        number.0 == VIDEO_MAJOR || self.others.contains(&number)
     }
 
     fn by_path(&self, path: &str) -> Option<Number> {
@@ -460,7 +471,7 @@ mod tests {
         machine.add("/proc/812/maps", b"7f00-7f01 rw-s 00000000 00:05 143    /dev/video0\n");
         machine.add("/proc/812/limits", b"Max open files            1024                 524288               files\n");
         machine.add("/proc/812/task/812/stat", stat(812, "grabber", 'T', 1, 800, 700).as_bytes());
-        let processes = Processes::read(&machine.tree, &nodes::read(&machine.tree));
+        let processes = Processes::read(&machine.tree, &nodes::read(&machine.tree), &[]);
         let process = processes.get(812).unwrap();
         assert_eq!((process.parent, process.group, process.session, process.state), (1, 800, 700, 'T'));
         assert_eq!((process.uid, process.program.as_str()), (1001, "grabber"));
@@ -479,7 +490,7 @@ mod tests {
         machine.add("/proc/812/task/812/stat", stat(812, "grabber", 'Z', 700, 812, 700).as_bytes());
         machine.add("/proc/812/task/815/stat", stat(815, "worker", 'S', 700, 812, 700).as_bytes());
         machine.add("/proc/812/task/815/fd/3", b"-> /dev/video0");
-        let processes = Processes::read(&machine.tree, &nodes::read(&machine.tree));
+        let processes = Processes::read(&machine.tree, &nodes::read(&machine.tree), &[]);
         assert!(processes.get(812).unwrap().has_open((81, 0)));
     }
 }

@@ -124,10 +124,11 @@ impl Tree {
             kind if kind.is_file() => EntryKind::File,
             _ => EntryKind::Other,
         };
-        if !self.is_live() && kind == EntryKind::File {
-            if let Some(device) = self.text(path).as_deref().and_then(captured_device) {
-                return Some(device);
-            }
+        if !self.is_live()
+            && kind == EntryKind::File
+            && let Some(device) = self.text(path).as_deref().and_then(captured_device)
+        {
+            return Some(device);
         }
         Some(Entry { kind, mode: file.mode() & 0o7777, uid: file.uid(), gid: file.gid() })
     }

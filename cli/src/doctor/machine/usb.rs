@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::printable;
-use super::tree::Tree;
+use super::tree::{Number, Tree};
 
 const DEVICES: &str = "/sys/bus/usb/devices";
 
@@ -149,6 +149,12 @@ impl Usb {
     /// Its node for programs that drive USB devices by themselves.
     pub fn raw_node(&self) -> PathBuf {
         PathBuf::from(format!("/dev/bus/usb/{:03}/{:03}", self.bus, self.address))
+    }
+
+    /// That node's number: 128 minors for each bus.
+    pub fn raw_number(&self) -> Number {
+        const USB_MAJOR: u32 = 189;
+        (USB_MAJOR, (self.bus.max(1) - 1) * 128 + self.address.max(1) - 1)
     }
 }
 
@@ -328,6 +334,7 @@ mod tests {
         assert_eq!(bytes, [128, 800, 3072]);
         assert_eq!(webcam.reserved().count(), 0, "it does not stream");
         assert_eq!(webcam.raw_node(), PathBuf::from("/dev/bus/usb/001/003"));
+        assert_eq!(webcam.raw_number(), (189, 2));
     }
 
     #[test]
