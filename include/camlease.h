@@ -39,13 +39,16 @@
     ((uint32_t)(a) | ((uint32_t)(b) << 8) | ((uint32_t)(c) << 16) | ((uint32_t)(d) << 24))
 
 /** Initialiser of a struct camlease_open_options. */
-#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL }
+#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0 }
+
+/** Initialiser of a struct camlease_asker. */
+#define CAMLEASE_ASKER_INIT { sizeof(struct camlease_asker), 0, 0, 0, 0, 0, NULL }
 
 /** Initialiser of a struct camlease_stream_options. */
 #define CAMLEASE_STREAM_OPTIONS_INIT { sizeof(struct camlease_stream_options), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_camera_info. */
-#define CAMLEASE_CAMERA_INFO_INIT { sizeof(struct camlease_camera_info), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define CAMLEASE_CAMERA_INFO_INIT { sizeof(struct camlease_camera_info), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_camera_stats. */
 #define CAMLEASE_CAMERA_STATS_INIT { sizeof(struct camlease_camera_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -72,6 +75,7 @@ typedef struct camlease_holder_list camlease_holder_list; /**< See the struct. *
 typedef struct camlease_format_list camlease_format_list; /**< See the struct. */
 typedef struct camlease_control_list camlease_control_list; /**< See the struct. */
 typedef struct camlease_cancel camlease_cancel; /**< See the struct. */
+typedef struct camlease_asker camlease_asker; /**< See the struct. */
 typedef struct camlease_open_options camlease_open_options; /**< See the struct. */
 typedef struct camlease_stream_options camlease_stream_options; /**< See the struct. */
 typedef struct camlease_frame_data camlease_frame_data; /**< See the struct. */
@@ -88,12 +92,14 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_ON_BUSY_WAIT 0
 
 /**
- * The holder is asked to hand the camera over. Not in this version: CAMLEASE_UNSUPPORTED.
+ * A holder that uses this library is asked to hand the camera over, and does so when the priority of this open is
+ * the higher one, or its host agrees; meanwhile, and otherwise, the camera is waited for.
  */
 #define CAMLEASE_ON_BUSY_ASK 1
 
 /**
- * The holder is ended. Not in this version: CAMLEASE_UNSUPPORTED.
+ * A holder that uses this library is told to hand the camera over; one that does not, or cannot, is ended as
+ * camlease_evict() does it. Needs the rights to end it.
  */
 #define CAMLEASE_ON_BUSY_EVICT 2
 
@@ -101,6 +107,22 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * Wait for a camera that is not there at all, too: not plugged in yet, or unplugged.
  */
 #define CAMLEASE_OPEN_WAIT_FOR_DEVICE 1
+
+/**
+ * Reset the device before its use when its last holder died while streaming (camlease_camera_info.last_exit), as
+ * camlease_camera_reset() does it; a camera that is not on USB is used as it is.
+ */
+#define CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT 2
+
+/**
+ * The one who asks gets the camera if its priority is the higher one.
+ */
+#define CAMLEASE_ANSWER_BY_PRIORITY 0
+
+/**
+ * The one who asks gets the camera.
+ */
+#define CAMLEASE_ANSWER_YIELD 1
 
 /**
  * The newest frame is what the host gets; older ones that it did not take are dropped. A host that was away for
@@ -123,6 +145,21 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * The camera streams.
  */
 #define CAMLEASE_CAMERA_STREAMING 1
+
+/**
+ * The last holder let the camera go, or none is known since the machine was started. Users of this library are known.
+ */
+#define CAMLEASE_EXIT_CLEAN 0
+
+/**
+ * The last holder died while it had the camera open.
+ */
+#define CAMLEASE_EXIT_DIED 1
+
+/**
+ * The last holder died while it was streaming: some devices then need a reset.
+ */
+#define CAMLEASE_EXIT_DIRTY 2
 
 /**
  * A number.
@@ -339,6 +376,52 @@ typedef void (*camlease_wait_callback)(void *user_data,
                                        size_t count);
 
 /**
+ * Who asks for a camera that this process holds. Initialised by the library.
+ */
+struct camlease_asker {
+  /**
+   * Size of the struct as the library knows it.
+   */
+  size_t struct_size;
+  /**
+   * Its process id, by the kernel's word; 0 for a process of another container.
+   */
+  int32_t pid;
+  /**
+   * Its effective user, by the kernel's word: this process's own, or root.
+   */
+  uint32_t uid;
+  /**
+   * Its priority.
+   */
+  int32_t priority;
+  /**
+   * 1 when the camera is lost whatever the answer: its priority is the higher one, or it evicts.
+   */
+  uint32_t must;
+  /**
+   * Milliseconds that this process has to release its frames.
+   */
+  uint64_t grace_ms;
+  /**
+   * What it calls itself, or "". Valid during the callback.
+   */
+  const char *name;
+};
+
+/**
+ * Told, in a thread of the library's, that somebody asks for the camera. When it is lost, calls on it return
+ * CAMLEASE_EVICTED from then on, its descriptor (camlease_camera_fd) is readable, and the camera changes hands as soon
+ * as the host has released its frames, or closes it, or grace_ms are over: frames that are out then stay readable. It
+ * may call this library, close this camera included, must return soon, and must not throw.
+ *
+ * @param user_data camlease_open_options.user_data.
+ * @param asker Who asks; valid during the callback.
+ * @return CAMLEASE_ANSWER_BY_PRIORITY or CAMLEASE_ANSWER_YIELD.
+ */
+typedef uint32_t (*camlease_ask_callback)(void *user_data, const struct camlease_asker *asker);
+
+/**
  * How to open a camera. Initialise with CAMLEASE_OPEN_OPTIONS_INIT.
  */
 struct camlease_open_options {
@@ -351,15 +434,15 @@ struct camlease_open_options {
    */
   int32_t timeout_ms;
   /**
-   * CAMLEASE_ON_BUSY_WAIT.
+   * CAMLEASE_ON_BUSY_WAIT, CAMLEASE_ON_BUSY_ASK or CAMLEASE_ON_BUSY_EVICT.
    */
   uint32_t on_busy;
   /**
-   * This holder's priority when another asks for the camera. Without effect in this version.
+   * Of those who ask for a camera the one with the higher priority gets it; an equal one does not take it away.
    */
   int32_t priority;
   /**
-   * What this holder calls itself, or NULL.
+   * What this holder calls itself, or NULL. Others see it, up to 256 bytes.
    */
   const char *name;
   /**
@@ -371,13 +454,22 @@ struct camlease_open_options {
    */
   camlease_wait_callback on_wait;
   /**
-   * Handed to on_wait.
+   * Handed to on_wait and on_ask.
    */
   void *user_data;
   /**
    * Ends the wait when it is signalled, or NULL.
    */
   struct camlease_cancel *cancel;
+  /**
+   * Told when somebody asks for this camera once it is open, or NULL: then priorities alone decide.
+   */
+  camlease_ask_callback on_ask;
+  /**
+   * Milliseconds that a holder gets: to release its frames when it is asked, and to end after SIGTERM when it is
+   * evicted. 0 for 500 and 2000.
+   */
+  int32_t grace_ms;
 };
 
 /**
@@ -493,6 +585,14 @@ struct camlease_camera_info {
    * Bytes of all buffers together.
    */
   uint64_t buffer_bytes;
+  /**
+   * How the holder before this one ended: CAMLEASE_EXIT_CLEAN, CAMLEASE_EXIT_DIED or CAMLEASE_EXIT_DIRTY.
+   */
+  uint32_t last_exit;
+  /**
+   * The priority that it was opened with.
+   */
+  int32_t priority;
 };
 
 /**
@@ -896,6 +996,20 @@ camlease_status camlease_camera_open(const char *uri,
  * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
  */
 camlease_status camlease_camera_close(struct camlease_camera *camera);
+
+/**
+ * Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that is gone
+ * (CAMLEASE_DISCONNECTED): waits until it is free again, or back. It does not stream then, and what
+ * camlease_camera_info() lent stays as it was.
+ *
+ * @param camera The camera.
+ * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
+ * @return CAMLEASE_OK; CAMLEASE_BUSY, CAMLEASE_NOT_FOUND and the like as camlease_camera_open(); CAMLEASE_WRONG_STATE
+ * when it is held, or another thread waits for it already; CAMLEASE_CLOSED when it was closed meanwhile;
+ * CAMLEASE_SHUT_DOWN, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_regain(struct camlease_camera *camera,
+                                       int32_t timeout_ms);
 
 /**
  * Starts streaming.

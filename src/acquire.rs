@@ -11,6 +11,7 @@ use crate::backend::{Device, Notice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::holders::Holders;
 use crate::kernel::{Event, Inotify, poll, readable};
+use crate::lease::{self, Ask, Petition, Progress};
 use crate::policy;
 use crate::slab::{Slab, Token};
 
@@ -26,6 +27,17 @@ pub struct Wait<'a> {
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     pub on_wait: Option<OnWait<'a>>,
+    /// Holders are asked to hand the camera over, with these words.
+    pub ask: Option<Petition>,
+    /// A holder that is asked in vain, or cannot be asked, is ended after this grace.
+    pub evict: Option<Duration>,
+}
+
+impl Wait<'_> {
+    /// Waits, and does nothing about those who have the camera.
+    pub fn quietly(timeout: Option<Duration>) -> Self {
+        Wait { timeout, for_device: false, cancel: None, on_wait: None, ask: None, evict: None }
+    }
 }
 
 /// A camera that was got, and what it took.
@@ -80,6 +92,9 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         pause: policy::POLL_FIRST,
         last_holders: None,
         news: false,
+        asks: Vec::new(),
+        asked: Vec::new(),
+        refusals: Vec::new(),
     };
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
@@ -88,6 +103,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
     if waiting.wait.timeout == Some(Duration::ZERO) {
         return Err(waiting.give_up(source, refusal));
     }
+    waiting.ask(source);
     // From here on a notice is not missed: the next attempt comes after the watch was set up.
     let mut watch = Watch::new(source)?;
     let mut told = false;
@@ -116,6 +132,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
             waiting.news = true;
         } else if waiting.news && Instant::now() >= waiting.tight_until {
             // Something was noticed, and yet the camera is not free: has it another holder?
+            waiting.ask(source);
             waiting.tell(source, &refusal);
         }
     }
@@ -133,6 +150,12 @@ struct Waiting<'a> {
     last_holders: Option<Holders>,
     /// Something was noticed since the holders were looked up.
     news: bool,
+    /// Holders that were asked and have not answered for good.
+    asks: Vec<Ask>,
+    /// Processes that were asked, by number and start.
+    asked: Vec<(i32, u64)>,
+    /// Why those who were asked keep the camera.
+    refusals: Vec<String>,
 }
 
 impl Waiting<'_> {
@@ -140,7 +163,7 @@ impl Waiting<'_> {
     fn attempt(&mut self, source: &mut dyn Source) -> Result<Result<Box<dyn Device>>> {
         refuse_when_shut_down(self.uri)?;
         self.attempts += 1;
-        match source.acquire() {
+        match self.handed_over(source).map_or_else(|| source.acquire(), Ok) {
             Ok(device) => {
                 // A shutdown that ran meanwhile did not see this camera.
                 refuse_when_shut_down(self.uri)?;
@@ -149,6 +172,52 @@ impl Waiting<'_> {
             Err(error) if self.may_pass(error.kind()) => Ok(Err(error)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks those who hold the camera now and have not been asked yet.
+    fn ask(&mut self, source: &dyn Source) {
+        let Some(petition) = &self.wait.ask else { return };
+        let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
+        let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
+        for holder in lease::find(&source.keys()) {
+            let process = (holder.pid, holder.start_time);
+            if self.asked.contains(&process) {
+                continue;
+            }
+            match Ask::of(holder, &petition) {
+                Ok(ask) => self.asks.push(ask),
+                // One that ends just now is no refusal: the next attempt tells.
+                Err(error) if matches!(error.errno(), libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE) => continue,
+                Err(error) => self.refusals.push(error.message().to_owned()),
+            }
+            self.asked.push(process);
+        }
+    }
+
+    /// The camera, where one of those who were asked has passed it on.
+    fn handed_over(&mut self, source: &mut dyn Source) -> Option<Box<dyn Device>> {
+        let mut device = None;
+        let (uri, refusals, asked) = (self.uri, &mut self.refusals, &mut self.asked);
+        self.asks.retain_mut(|ask| match ask.progress() {
+            Progress::Pending => true,
+            Progress::Handed(camera) => {
+                // Where it cannot be used it is let go of by that, and the next attempt claims it.
+                let received = source.receive(camera).inspect_err(|error| log::warn!("{uri}: handed over: {error}"));
+                device = device.take().or(received.ok());
+                false
+            }
+            Progress::Refused(reason) => {
+                refusals.push(reason);
+                false
+            }
+            Progress::Gone => {
+                // It may come back with the camera, and is asked again then.
+                let holder = ask.holder();
+                asked.retain(|process| *process != (holder.pid, holder.start_time));
+                false
+            }
+        });
+        device
     }
 
     fn may_pass(&self, kind: Kind) -> bool {
@@ -174,6 +243,7 @@ impl Waiting<'_> {
         };
         let until = self.deadline.map_or(now + pause, |deadline| deadline.min(now + pause));
         let mut fds: Vec<_> = watch.fds().map(readable).to_vec();
+        fds.extend(self.asks.iter().map(|ask| readable(ask.fd())));
         let known = fds.len();
         fds.push(readable(watch.shutdown.event.fd()));
         fds.extend(self.wait.cancel.map(|event| readable(event.fd())));
@@ -189,7 +259,7 @@ impl Waiting<'_> {
     fn tell(&mut self, source: &dyn Source, refusal: &Error) {
         self.news = false;
         let Some(on_wait) = self.wait.on_wait.as_mut() else { return };
-        let holders = source.holders();
+        let holders = lease::holders(source);
         if self.last_holders.as_ref() != Some(&holders) {
             let message = match refusal.kind() {
                 Kind::Busy => format!("{}: waiting for it, {holders}", self.uri),
@@ -213,7 +283,9 @@ impl Waiting<'_> {
             1 => "tried once".to_owned(),
             attempts => format!("waited {:.1} s and tried {attempts} times", waited.as_secs_f64()),
         };
-        refusal.hint(source.holders()).hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
+        let refusal = refusal.hint(lease::holders(source));
+        let refusal = self.refusals.iter().fold(refusal, |refusal, reason| refusal.hint(reason));
+        refusal.hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
     }
 }
 

@@ -114,11 +114,31 @@ pub fn scan(cameras: &[Vec<Target>]) -> Vec<Holders> {
                 enter(holders, process, &cameras[camera], 0);
             }
         }
-        holders
-            .list
-            .sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
+        holders.sort();
     }
     found
+}
+
+/// A process that is known to have a camera, whatever its open files show. One of another container has no number
+/// here.
+pub fn holder(pid: i32, activity: Activity) -> Option<Holder> {
+    if pid == 0 {
+        let command = "a process of another container".to_owned();
+        let (uid, condition) = (u32::MAX, Condition::Alive);
+        let (other_node, locks_other_node) = (None, false);
+        return Some(Holder {
+            pid,
+            uid,
+            start_time: 0,
+            activity,
+            command,
+            condition,
+            lease: None,
+            other_node,
+            locks_other_node,
+        });
+    }
+    describe(&Process::new(pid).ok()?, activity, None)
 }
 
 /// Which targets a process has open: camera and target, the camera's own node before its other ones.
@@ -173,7 +193,6 @@ fn maps(process: &Process, target: &Target) -> bool {
 }
 
 fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: usize) {
-    let Ok(stat) = process.stat() else { return }; // it ended meanwhile
     let activity = match &targets[target] {
         Target::Socket { .. } => Activity::Streaming,
         device if maps(process, device) => Activity::Streaming,
@@ -183,9 +202,14 @@ fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: u
         Target::Device { node, .. } if target > 0 => Some(node.clone()),
         _ => None,
     };
+    holders.list.extend(describe(process, activity, other_node)); // none when it ended meanwhile
+}
+
+fn describe(process: &Process, activity: Activity, other_node: Option<PathBuf>) -> Option<Holder> {
+    let stat = process.stat().ok()?;
     let command = process.cmdline().ok().map(|words| words.join(" ")).filter(|line| !line.trim().is_empty());
     let locks_other_node = other_node.as_deref().is_some_and(|node| locks(process, node));
-    holders.list.push(Holder {
+    Some(Holder {
         pid: process.pid(),
         uid: process.status().map(|status| status.euid).unwrap_or(u32::MAX),
         start_time: stat.starttime,
@@ -200,7 +224,7 @@ fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: u
         lease: None,
         other_node,
         locks_other_node,
-    });
+    })
 }
 
 fn locks(process: &Process, node: &Path) -> bool {
@@ -218,6 +242,13 @@ fn printable(text: &str) -> String {
     safe
 }
 
+impl Holders {
+    /// Those who stream first, then those who have the camera's own node.
+    pub fn sort(&mut self) {
+        self.list.sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
+    }
+}
+
 impl Holder {
     /// The program's name, for a message.
     fn program(&self) -> &str {
@@ -231,13 +262,27 @@ impl fmt::Display for Holder {
         let itself = if self.pid == std::process::id() as i32 { "this process itself, " } else { "" };
         write!(f, "{itself}{} (pid {}, user {}, ", self.program(), self.pid, user_name(self.uid))?;
         match (self.activity, &self.other_node) {
-            (Activity::Streaming, None) => f.write_str("streaming)"),
-            (Activity::Open, None) => f.write_str("has it open)"),
+            (Activity::Streaming, None) => f.write_str("streaming")?,
+            (Activity::Open, None) => f.write_str("has it open")?,
             (_, Some(node)) => {
                 let what = if self.locks_other_node { "locked" } else { "open" };
-                write!(f, "has the same camera's {} {what})", node.display())
+                write!(f, "has the same camera's {} {what}", node.display())?;
             }
         }
+        if let Some(lease) = &self.lease {
+            if !lease.name.is_empty() {
+                write!(f, ", calls itself \"{}\"", lease.name)?;
+            }
+            if lease.priority != 0 {
+                write!(f, ", priority {}", lease.priority)?;
+            }
+        }
+        f.write_str(match self.condition {
+            Condition::Alive => ")",
+            Condition::Stopped => ", stopped)",
+            Condition::Stuck => ", stuck in the kernel)",
+            Condition::Zombie => ", its first thread has ended)",
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The kernel's calls that more than one module needs, each with a safe face.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
@@ -30,11 +30,20 @@ impl Fd {
     }
 
     pub fn open(path: &Path, flags: i32) -> std::io::Result<Fd> {
+        Fd::open_with(path, flags, 0)
+    }
+
+    /// The same for a file that is to be made; it gets the mode, less the umask.
+    pub fn create(path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
+        Fd::open_with(path, flags | libc::O_CREAT, mode)
+    }
+
+    fn open_with(path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         Fd::make(|| {
             loop {
                 // SAFETY: a C string that outlives the call.
-                let number = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+                let number = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
                 let interrupted = || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR);
                 if number != -1 || !interrupted() {
                     return number;
@@ -49,7 +58,7 @@ impl Fd {
 
     /// Whether this process made it. A forked child has let go of its parent's, whose numbers may be other
     /// files' by now.
-    fn is_own(&self) -> bool {
+    pub fn is_own(&self) -> bool {
         self.epoch == fork::epoch()
     }
 
@@ -248,6 +257,11 @@ impl AbstractSocket {
         Ok(socket)
     }
 
+    /// One that another process bound.
+    pub fn from_fd(fd: Fd) -> AbstractSocket {
+        AbstractSocket(fd)
+    }
+
     pub fn into_fd(self) -> Fd {
         self.0
     }
@@ -265,6 +279,237 @@ fn abstract_address(name: &str) -> std::io::Result<(libc::sockaddr_un, libc::soc
     }
     let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
     Ok((address, length as libc::socklen_t))
+}
+
+/// A local socket that keeps messages apart, tells who speaks, and passes descriptors.
+#[derive(Debug)]
+pub struct MessageSocket(Fd);
+
+/// Who is at the other end of a socket, by the kernel's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// 0 for a process that cannot be seen from this one's container.
+    pub pid: i32,
+    pub uid: u32,
+}
+
+impl MessageSocket {
+    fn new() -> std::io::Result<MessageSocket> {
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: no pointers.
+        Fd::make(|| unsafe { libc::socket(libc::AF_UNIX, kind, 0) }).map(MessageSocket)
+    }
+
+    /// Listens at a path that must not exist yet. Only this user, and root, can connect.
+    pub fn listen(path: &Path) -> std::io::Result<MessageSocket> {
+        let socket = MessageSocket::new()?;
+        // Before the name is there: the file gets the socket's mode, less the umask.
+        // SAFETY: no pointers.
+        check(unsafe { libc::fchmod(socket.0.number(), 0o600) })?;
+        let (address, length) = path_address(path)?;
+        // SAFETY: a valid address of that length.
+        check(unsafe { libc::bind(socket.0.number(), (&raw const address).cast(), length) })?;
+        // SAFETY: no pointers.
+        check(unsafe { libc::listen(socket.0.number(), libc::SOMAXCONN) })?;
+        Ok(socket)
+    }
+
+    /// EAGAIN when the listener's queue is full: it does not answer.
+    pub fn connect(path: &Path) -> std::io::Result<MessageSocket> {
+        let socket = MessageSocket::new()?;
+        let (address, length) = path_address(path)?;
+        // SAFETY: a valid address of that length.
+        check(unsafe { libc::connect(socket.0.number(), (&raw const address).cast(), length) })?;
+        Ok(socket)
+    }
+
+    pub fn accept(&self) -> std::io::Result<MessageSocket> {
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: the peer's address is not asked for.
+        Fd::make(|| unsafe { libc::accept4(self.0.number(), address, length, flags) }).map(MessageSocket)
+    }
+
+    pub fn peer(&self) -> std::io::Result<Peer> {
+        let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: room for a ucred, of the length given.
+        check(unsafe {
+            libc::getsockopt(
+                self.0.number(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut credentials).cast(),
+                &mut length,
+            )
+        })?;
+        Ok(Peer { pid: credentials.pid, uid: credentials.uid })
+    }
+
+    /// Sends a message, with a descriptor where one is given: the receiver gets the same open file.
+    pub fn send(&self, bytes: &[u8], passed: Option<&Fd>) -> std::io::Result<()> {
+        let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let mut room = ControlRoom::default();
+        let mut message = message(&mut part, &mut room);
+        match passed {
+            // SAFETY: the room is that of one control message with one descriptor, as CMSG_SPACE says.
+            Some(fd) => unsafe {
+                let head = libc::CMSG_FIRSTHDR(&message);
+                (*head).cmsg_level = libc::SOL_SOCKET;
+                (*head).cmsg_type = libc::SCM_RIGHTS;
+                (*head).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
+                libc::CMSG_DATA(head).cast::<RawFd>().write_unaligned(fd.number());
+            },
+            None => {
+                message.msg_control = std::ptr::null_mut();
+                message.msg_controllen = 0;
+            }
+        }
+        // SAFETY: a valid message.
+        let sent = unsafe { libc::sendmsg(self.0.number(), &message, libc::MSG_NOSIGNAL) };
+        check(if sent == -1 { -1 } else { 0 })
+    }
+
+    /// The next message's length, 0 at the end, and the descriptor that came with it.
+    pub fn receive(&self, bytes: &mut [u8]) -> std::io::Result<(usize, Option<Fd>)> {
+        let mut length = 0;
+        // What came with it is this process's from the call on: a fork must not come between.
+        let passed = fork::enter_fd(|| {
+            let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+            let mut room = ControlRoom::default();
+            let mut message = message(&mut part, &mut room);
+            // SAFETY: room for the bytes and one control message.
+            match unsafe { libc::recvmsg(self.0.number(), &mut message, libc::MSG_CMSG_CLOEXEC) } {
+                -1 => return Err(std::io::Error::last_os_error()),
+                received => length = received as usize,
+            }
+            // SAFETY: the kernel filled the control message, or left it away. More than one descriptor has no room
+            // in it, and the kernel closes what has none.
+            unsafe {
+                let head = libc::CMSG_FIRSTHDR(&message);
+                let is_descriptor =
+                    !head.is_null() && (*head).cmsg_level == libc::SOL_SOCKET && (*head).cmsg_type == libc::SCM_RIGHTS;
+                match is_descriptor {
+                    true => Ok(libc::CMSG_DATA(head).cast::<RawFd>().read_unaligned()),
+                    false => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+                }
+            }
+        });
+        match passed {
+            Ok((number, entered)) => Ok((length, Some(Fd { number, entered, epoch: fork::epoch() }))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((length, None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.number()
+    }
+
+    pub fn is_own(&self) -> bool {
+        self.0.is_own()
+    }
+}
+
+/// Room for one control message with one descriptor.
+#[repr(align(8))]
+#[derive(Default)]
+struct ControlRoom([u8; 24]);
+
+fn message(part: &mut libc::iovec, room: &mut ControlRoom) -> libc::msghdr {
+    // SAFETY: all zeroes is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut room.0).cast();
+    // SAFETY: arithmetic alone.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as _;
+    message
+}
+
+fn path_address(path: &Path) -> std::io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: all zeroes is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() {
+        return Err(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
+        *place = *byte as libc::c_char;
+    }
+    Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t))
+}
+
+/// The name that an abstract socket is bound to, where it listens.
+pub fn listening_name(fd: &Fd) -> Option<String> {
+    // SAFETY: all zeroes is a valid sockaddr_un.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    let (mut listens, mut size) = (0i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: room for an address and for an int, of the lengths given.
+    unsafe {
+        check(libc::getsockname(fd.number(), (&raw mut address).cast(), &mut length)).ok()?;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+        check(libc::getsockopt(fd.number(), level, option, (&raw mut listens).cast(), &mut size)).ok()?;
+    }
+    let head = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1;
+    let is_abstract = address.sun_family == libc::AF_UNIX as libc::sa_family_t && address.sun_path[0] == 0;
+    if !is_abstract || listens == 0 || (length as usize) < head {
+        return None;
+    }
+    let name = &address.sun_path[1..][..length as usize - head];
+    String::from_utf8(name.iter().map(|&byte| byte as u8).collect()).ok()
+}
+
+/// The user whose rights this process has.
+pub fn effective_user() -> u32 {
+    // SAFETY: no pointers; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether this program's file gave it rights that its caller has not (set-user-id and the like): its environment is
+/// its caller's word.
+pub fn is_privileged_by_file() -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Random bits, as many as a name needs that nobody guesses beforehand.
+pub fn random() -> u64 {
+    let mut bits = [0u8; 8];
+    // SAFETY: room for the bytes. Where the kernel gives none, the name is as good as the clock.
+    let got = unsafe { libc::getrandom(bits.as_mut_ptr().cast(), bits.len(), libc::GRND_NONBLOCK) };
+    if got == 8 { u64::from_ne_bytes(bits) } else { clock_ns(libc::CLOCK_MONOTONIC) as u64 }
+}
+
+/// How a file was opened: O_RDWR and the like.
+pub fn access_mode(fd: &Fd) -> i32 {
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(fd.number(), libc::F_GETFL) & libc::O_ACCMODE }
+}
+
+/// Takes the write lock on an open file, without waiting. It belongs to the open file: the kernel drops it with its
+/// last descriptor, and only who may write the file can take it.
+pub fn lock_for_writing(fd: &Fd) -> std::io::Result<()> {
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: a valid flock.
+    check(unsafe { libc::fcntl(fd.number(), libc::F_OFD_SETLK, &raw mut lock) })
+}
+
+/// Whether another open file has the write lock.
+pub fn is_locked_for_writing(fd: &Fd) -> bool {
+    let mut lock = whole_file(libc::F_RDLCK);
+    // SAFETY: a valid flock, which the kernel overwrites with what stands in the way.
+    let asked = unsafe { libc::fcntl(fd.number(), libc::F_OFD_GETLK, &raw mut lock) };
+    asked == 0 && lock.l_type == libc::F_WRLCK as libc::c_short
+}
+
+fn whole_file(kind: i32) -> libc::flock {
+    // SAFETY: all zeroes is a valid flock: the whole file, and no process, as these locks want it.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock
 }
 
 /// Takes the lock on a whole open file, without waiting; EWOULDBLOCK when another open file has it.
@@ -360,24 +605,85 @@ impl Closing {
     }
 }
 
-/// A thread that runs libc's `close` and nothing of this library, which may be unloaded while it hangs.
-fn close_thread(number: RawFd) -> Option<libc::pthread_t> {
-    type Start = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
-    // SAFETY: `close` takes an int where a thread's start takes a pointer, and returns an int where a
-    // pointer is returned: on x86-64 and aarch64 each travels in the same register, and the result is
-    // not read. The sets are initialised by the calls, and all pointers are to locals.
+/// A thread of the library's own. Not one of the standard library's: those leave thread-locals with destructors, and
+/// libc does not unload a library while there are any.
+pub struct Thread {
+    thread: libc::pthread_t,
+    epoch: u64,
+}
+
+type Body = Box<dyn FnOnce() + Send>;
+
+impl Thread {
+    /// Starts it with all signals blocked: the host's handlers are not to run in a thread that it does not know.
+    pub fn start(name: &CStr, body: impl FnOnce() + Send + 'static) -> std::io::Result<Thread> {
+        extern "C" fn run(body: *mut libc::c_void) -> *mut libc::c_void {
+            // SAFETY: the pointer that `start` made, taken once.
+            let body: Box<Body> = unsafe { Box::from_raw(body.cast()) };
+            // Nobody is left to be told of a panic.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            std::ptr::null_mut()
+        }
+        let body: Box<Body> = Box::new(Box::new(body));
+        let body = Box::into_raw(body);
+        match start_thread(run, body.cast()) {
+            Some(thread) => {
+                // SAFETY: a thread that was neither joined nor detached, and a name of up to 15 bytes.
+                unsafe { libc::pthread_setname_np(thread, name.as_ptr()) };
+                Ok(Thread { thread, epoch: fork::epoch() })
+            }
+            None => {
+                // SAFETY: nobody else took it.
+                drop(unsafe { Box::from_raw(body) });
+                Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+            }
+        }
+    }
+
+    /// Whether this is the calling thread.
+    pub fn is_current(&self) -> bool {
+        // SAFETY: no pointers.
+        self.epoch == fork::epoch() && unsafe { libc::pthread_equal(self.thread, libc::pthread_self()) != 0 }
+    }
+
+    /// Waits for its end, but not for longer than `deadline`: false when it runs still, and does so by itself from
+    /// now on. A child has none of its parent's threads.
+    pub fn join_by(self, deadline: Instant) -> bool {
+        self.epoch != fork::epoch() || join_by(self.thread, deadline)
+    }
+
+    /// Leaves it to itself.
+    pub fn detach(self) {
+        if self.epoch == fork::epoch() {
+            // SAFETY: neither joined nor detached before.
+            unsafe { libc::pthread_detach(self.thread) };
+        }
+    }
+}
+
+type Start = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
+
+fn start_thread(start: Start, argument: *mut libc::c_void) -> Option<libc::pthread_t> {
+    // SAFETY: the sets are initialised by the calls, and all pointers are to locals.
     unsafe {
-        let close: Start = std::mem::transmute(libc::close as *const ());
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
-        // The host's signal handlers are not to run in a thread it does not know.
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         let mut thread: libc::pthread_t = std::mem::zeroed();
-        let made = libc::pthread_create(&mut thread, std::ptr::null(), close, number as usize as *mut libc::c_void);
+        let made = libc::pthread_create(&mut thread, std::ptr::null(), start, argument);
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
         (made == 0).then_some(thread)
     }
+}
+
+/// A thread that runs libc's `close` and nothing of this library, which may be unloaded while it hangs.
+fn close_thread(number: RawFd) -> Option<libc::pthread_t> {
+    // SAFETY: `close` takes an int where a thread's start takes a pointer, and returns an int where a
+    // pointer is returned: on x86-64 and aarch64 each travels in the same register, and the result is
+    // not read.
+    let close: Start = unsafe { std::mem::transmute(libc::close as *const ()) };
+    start_thread(close, number as usize as *mut libc::c_void)
 }
 
 fn join_by(thread: libc::pthread_t, deadline: Instant) -> bool {

@@ -20,6 +20,18 @@ pub const POLL_LONGEST: Duration = Duration::from_millis(50);
 /// How long a holder that is asked for its camera has to finish with its frames, when the one who asks does not say.
 pub const HAND_OVER_GRACE: Duration = Duration::from_millis(500);
 
+/// How long the one who asks may take to say what it wants, once it is connected.
+pub const ASK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long close waits for a hand-over that is under way, or for the host's callback about one.
+pub const HAND_OVER_END: Duration = Duration::from_millis(1000);
+
+/// Longest name of a holder that others see, in bytes.
+pub const NAME_MOST: usize = 256;
+
+/// Names that are tried for a lease's file: each is random, so that a second is needed only under attack.
+pub const LEASE_NAMES: usize = 8;
+
 /// How long a holder has after SIGTERM before it is killed, when the host does not say: a program that closes files
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);

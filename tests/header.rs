@@ -30,10 +30,11 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 9] = [
-    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL"),
+const INITIALISERS: [(&str, &str); 10] = [
+    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0"),
+    ("asker", "0, 0, 0, 0, 0, NULL"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
-    ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
+    ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     (
         "frame_data",
@@ -46,7 +47,7 @@ const INITIALISERS: [(&str, &str); 9] = [
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 15] = [
+const TYPEDEFS: [&str; 16] = [
     "camera",
     "frame",
     "device_list",
@@ -54,6 +55,7 @@ const TYPEDEFS: [&str; 15] = [
     "format_list",
     "control_list",
     "cancel",
+    "asker",
     "open_options",
     "stream_options",
     "frame_data",

@@ -167,7 +167,9 @@ impl Output {
     /// Reports a failure on standard error; what the command then ends with.
     pub fn fail(&self, error: &Error) -> Exit {
         let exit = Exit::of(error.kind());
-        self.fail_as(exit, kind_name(error.kind()), error.message(), error.errno())
+        // The library's advice names its own option; here it is this one.
+        let message = error.message().replace("(timeout_ms)", "(--timeout)");
+        self.fail_as(exit, kind_name(error.kind()), &message, error.errno())
     }
 
     /// A failure that is not the library's.

@@ -23,7 +23,9 @@ pub struct Received {
 
 impl Signals {
     pub fn take(signals: &[Signal]) -> std::io::Result<Signals> {
-        let set: SigSet = signals.iter().copied().collect();
+        // A blocked signal is read here even where it is ignored, as SIGHUP is under nohup: that one stays ignored.
+        let ignored = procfs::process::Process::myself().and_then(|own| own.status()).map_or(0, |status| status.sigign);
+        let set: SigSet = signals.iter().copied().filter(|signal| ignored & (1 << (*signal as i32 - 1)) == 0).collect();
         let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Signals { fd, before })

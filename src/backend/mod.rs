@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::Holders;
 use crate::kernel::{Closing, Fd};
+use crate::lease::Filing;
 use crate::memory::{Buffer, PLANES_MOST};
 use crate::uri::Uri;
 
@@ -33,8 +34,12 @@ pub trait Source: Send {
     /// anybody can open at any time.
     fn keys(&self) -> Vec<String>;
 
-    /// Whether this is the name of the camera with that identity.
-    fn names(&self, identity: &Identity) -> bool;
+    /// Takes over a camera that its holder handed over as an open file. A failure where it is not this camera, or
+    /// cannot be used: then it is let go of.
+    fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>>;
+
+    /// What it offers, whoever has it.
+    fn formats(&self) -> Result<Vec<Format>>;
 }
 
 /// What to watch while somebody else has the camera.
@@ -69,6 +74,13 @@ pub trait Device: Send + Sync {
 
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
+
+    /// What its lease is filed under; `None` for a kind that anybody can open at any time.
+    fn filing(&self) -> Option<Filing>;
+
+    /// Gives up the open file that the camera is held by, to be passed on: whoever has it then holds the camera. The
+    /// stream has been stopped. `None` where there is nothing that could be passed on, and the camera is free.
+    fn hand_over(self: Box<Self>) -> Option<Fd>;
 
     /// Lets the camera go, in the background: its driver may hang. Dropping it does the same here and now.
     fn let_go(self: Box<Self>) -> Option<Closing>;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use jpeg_encoder::{ColorType, Encoder};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -55,7 +55,10 @@ pub fn decode(jpeg: &[u8], into: ColorSpace) -> Option<(Vec<u8>, usize, usize)> 
 pub fn encode(pixels: &[u8], width: u32, height: u32, grey: bool, quality: u8) -> Option<Vec<u8>> {
     let colour = if grey { ColorType::Luma } else { ColorType::Rgb };
     let mut jpeg = Vec::new();
-    Encoder::new(&mut jpeg, quality).encode(pixels, width.try_into().ok()?, height.try_into().ok()?, colour).ok()?;
+    let mut encoder = Encoder::new(&mut jpeg, quality);
+    // What cameras send themselves, and what every player of Motion JPEG takes.
+    encoder.set_sampling_factor(SamplingFactor::F_2_1);
+    encoder.encode(pixels, width.try_into().ok()?, height.try_into().ok()?, colour).ok()?;
     Some(jpeg)
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Camera, DropPolicy, Error, FourCc, Frame, Holders, Kind, OpenOptions, Rate, StreamFormat, StreamRequest,
+    Camera, DropPolicy, Error, FourCc, Frame, Holders, Kind, OnBusy, OpenOptions, Rate, StreamFormat, StreamRequest,
 };
 use indicatif::ProgressBar;
 use nix::sys::signal::Signal;
@@ -70,6 +70,9 @@ pub struct Args {
     /// How long a busy camera is waited for
     #[arg(long, value_name = "TIME", value_parser = naming::time, default_value = "5s")]
     timeout: Duration,
+    /// Ask the holder of a busy camera for it, with this priority: a higher one than its own gets the camera
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    ask: Option<i32>,
 }
 
 fn pixel_format(text: &str) -> Result<FourCc, String> {
@@ -144,6 +147,8 @@ fn open(args: &Args, output: &Output) -> camlease::Result<Camera> {
     let options = OpenOptions {
         timeout: Some(args.timeout),
         on_wait: Some(&mut on_wait),
+        on_busy: if args.ask.is_some() { OnBusy::Ask } else { OnBusy::Wait },
+        priority: args.ask.unwrap_or(0),
         name: "camlease capture".into(),
         ..OpenOptions::default()
     };
@@ -189,44 +194,41 @@ fn take(
 ) -> camlease::Result<Taken> {
     let wanted = args.count.or((!target.kind.is_clip() && args.seconds.is_none()).then_some(1));
     let mut taken = Taken::default();
-    let (mut skipped, mut begun) = (0, Instant::now());
-    while wanted.is_none_or(|wanted| taken.frames < wanted) {
-        let left = args.seconds.map(|time| time.saturating_sub(begun.elapsed()));
-        if left == Some(Duration::ZERO) {
-            break;
-        }
-        let frame = match next_frame(camera, signals, left) {
+    let mut skipped = 0;
+    let mut first_ns = None;
+    while wanted.is_none_or(|wanted| taken.frames < wanted) && !sink.is_full() {
+        let frame = match next_frame(camera, signals) {
             Ok(Next::Frame(frame)) => frame,
             Ok(Next::Signal(signal)) => {
                 taken.interrupted = Some(signal);
                 break;
             }
-            Ok(Next::TimeIsUp) => break,
             // A recording has an end.
-            Err(error)
-                if error.kind() == Kind::Disconnected && taken.frames > 0 && args.camera.starts_with("file:") =>
-            {
+            Err(error) if error.kind() == Kind::Disconnected && args.camera.starts_with("file:") => {
+                if taken.frames == 0 {
+                    return Err(error);
+                }
                 break;
             }
             Err(error) => return Err(error),
         };
         if skipped < args.skip {
             skipped += 1;
-            begun = Instant::now();
-        } else if frame.is_corrupt() {
-            taken.corrupt += 1;
-        } else {
-            if sink.write(&frame)? {
-                taken.frames += 1;
-            } else {
-                taken.corrupt += 1;
-            }
-            bar.set_position(if wanted.is_some() { taken.frames } else { begun.elapsed().as_secs() });
+            continue;
         }
-        taken.seconds = begun.elapsed().as_secs_f64();
-        if sink.is_full() {
+        // By the camera's clock: what was taken in time counts, also where writing it takes longer.
+        let at = frame.timestamp_ns() - *first_ns.get_or_insert(frame.timestamp_ns());
+        let at = Duration::from_nanos(at.max(0) as u64);
+        if args.seconds.is_some_and(|time| at >= time) {
             break;
         }
+        taken.seconds = at.as_secs_f64();
+        if !frame.is_corrupt() && sink.write(&frame)? {
+            taken.frames += 1;
+        } else {
+            taken.corrupt += 1;
+        }
+        bar.set_position(if args.count.is_none() && args.seconds.is_some() { at.as_secs() } else { taken.frames });
     }
     Ok(taken)
 }
@@ -234,25 +236,21 @@ fn take(
 enum Next {
     Frame(Frame),
     Signal(Signal),
-    TimeIsUp,
 }
 
-fn next_frame(camera: &Camera, signals: &Signals, left: Option<Duration>) -> camlease::Result<Next> {
-    let patience = left.map_or(FRAME_TIMEOUT, |left| left.min(FRAME_TIMEOUT));
+fn next_frame(camera: &Camera, signals: &Signals) -> camlease::Result<Next> {
     // SAFETY: the camera keeps its descriptor open until it is dropped, and it outlives this call.
     let ready = unsafe { BorrowedFd::borrow_raw(camera.fd()?) };
     let begun = Instant::now();
     loop {
-        let rest = patience.saturating_sub(begun.elapsed());
-        wait([ready, signals.as_fd()], Some(rest));
+        wait([ready, signals.as_fd()], Some(FRAME_TIMEOUT.saturating_sub(begun.elapsed())));
         if let Some(received) = signals.next() {
             return Ok(Next::Signal(received.signal));
         }
         match camera.next_frame(Some(Duration::ZERO)) {
             Ok(frame) => return Ok(Next::Frame(frame)),
             // It was readable for something that turned out to be no frame.
-            Err(error) if error.kind() == Kind::Timeout && begun.elapsed() < patience => {}
-            Err(error) if error.kind() == Kind::Timeout && patience < FRAME_TIMEOUT => return Ok(Next::TimeIsUp),
+            Err(error) if error.kind() == Kind::Timeout && begun.elapsed() < FRAME_TIMEOUT => {}
             Err(error) if error.kind() == Kind::Timeout => {
                 let seconds = FRAME_TIMEOUT.as_secs();
                 let message = format!("{}: no frame came within {seconds} s", camera.identity().uri);

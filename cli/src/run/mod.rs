@@ -41,6 +41,9 @@ pub struct Args {
     /// Ask the holder of a busy camera for it, and wait
     #[arg(long)]
     ask: bool,
+    /// How important the command is to a holder that is asked: a higher priority than its own gets the camera
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
     /// Give up on a busy camera after this time [default: never]
     #[arg(long, value_name = "TIME", value_parser = naming::time)]
     timeout: Option<Duration>,
@@ -155,7 +158,8 @@ impl Run<'_> {
                 timeout: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
                 on_wait: Some(&mut on_wait),
                 on_busy,
-                grace: self.args.grace,
+                priority: self.args.priority,
+                grace: Some(self.args.grace),
                 name: "camlease run".into(),
                 ..OpenOptions::default()
             };

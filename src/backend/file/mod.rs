@@ -12,7 +12,8 @@ use crate::format::{
     Control, Format, FourCc, GREY, MJPEG, RGB24, Rate, StreamFormat, StreamRequest, YUV420, YUV422P, layout,
 };
 use crate::holders::Holders;
-use crate::kernel::Closing;
+use crate::kernel::{Closing, Fd};
+use crate::lease::Filing;
 use crate::policy;
 use crate::uri::Options;
 
@@ -53,8 +54,8 @@ impl Recording {
     }
 }
 
-impl Source for Recording {
-    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+impl Recording {
+    fn player(&self) -> Result<Player> {
         let path =
             fs::canonicalize(&self.path).map_err(|e| Error::system(format!("opening {}", self.path.display()), e))?;
         let footage = find(&path)?;
@@ -71,7 +72,13 @@ impl Source for Recording {
             serial: String::new(),
             bus: path.display().to_string(),
         };
-        Ok(Box::new(Player { identity, path, footage, fourcc, pace, repeat: self.repeat }))
+        Ok(Player { identity, path, footage, fourcc, pace, repeat: self.repeat })
+    }
+}
+
+impl Source for Recording {
+    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+        Ok(Box::new(self.player()?))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -87,8 +94,12 @@ impl Source for Recording {
         Vec::new()
     }
 
-    fn names(&self, _: &Identity) -> bool {
-        false
+    fn receive(&mut self, _: Fd) -> Result<Box<dyn Device>> {
+        Err(Error::new(Kind::Unsupported, format!("{}: a file is not handed over", self.uri)))
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        self.player()?.formats()
     }
 }
 
@@ -237,6 +248,14 @@ impl Device for Player {
         };
         let pace = rate.map_or(Pace::Unpaced, Pace::At);
         Ok(Box::new(Paced::start(format, pace, request, picture, None)?))
+    }
+
+    fn filing(&self) -> Option<Filing> {
+        None
+    }
+
+    fn hand_over(self: Box<Self>) -> Option<Fd> {
+        None
     }
 
     fn let_go(self: Box<Self>) -> Option<Closing> {

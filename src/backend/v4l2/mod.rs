@@ -13,8 +13,10 @@ use self::device::Held;
 use self::node::{OpenNode, Request};
 use super::{Device, Found, Identity, Notice, Source, State};
 use crate::error::{Error, Kind, Result};
+use crate::format::Format;
 use crate::holders::{Holders, Target, scan};
 use crate::kernel;
+use crate::kernel::Fd;
 use crate::slab::{Slab, Token};
 use crate::uri::UsbDevice;
 
@@ -120,7 +122,7 @@ impl Source for Node {
                 Err(error) => refusal = refusal.or(Some(error)),
             }
         }
-        Err(refusal.unwrap_or_else(|| Error::new(Kind::NotFound, "no camera is meant by this name")))
+        Err(refusal.unwrap_or_else(no_camera_is_meant))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -149,12 +151,34 @@ impl Source for Node {
     }
 
     fn keys(&self) -> Vec<String> {
-        self.candidates().unwrap_or_default().iter().filter_map(|node| key(node)).collect()
+        self.candidates()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|node| Some(key(fs::metadata(node).ok()?.rdev())))
+            .collect()
     }
 
-    fn names(&self, identity: &Identity) -> bool {
-        self.candidates().is_ok_and(|nodes| nodes.iter().any(|node| node == Path::new(&identity.uri)))
+    fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>> {
+        let number = camera.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
+        let is_it = |path: &PathBuf| number != 0 && fs::metadata(path).is_ok_and(|node| node.rdev() == number);
+        let path = self.candidates()?.into_iter().find(is_it).ok_or_else(|| {
+            Error::new(Kind::NotFound, "what was handed over is another device than the one that was asked for")
+        })?;
+        let node = OpenNode::take(&path, camera)?;
+        // The lock came with the open file, and so did the buffers: where both are granted it is the camera's holder.
+        claim(&node)?;
+        let identity = identity(&node);
+        Ok(Box::new(Held::new(node, identity)))
     }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        let path = self.candidates()?.into_iter().next();
+        device::formats(&open(&path.ok_or_else(no_camera_is_meant)?)?)
+    }
+}
+
+fn no_camera_is_meant() -> Error {
+    Error::new(Kind::NotFound, "no camera is meant by this name")
 }
 
 impl Drop for Node {
@@ -202,9 +226,8 @@ fn open(path: &Path) -> Result<OpenNode> {
 }
 
 /// By the device's number and not its path: a container may know the camera by another one.
-fn key(node: &Path) -> Option<String> {
-    let number = fs::metadata(node).ok()?.rdev();
-    Some(format!("v4l2-{}-{}", libc::major(number), libc::minor(number)))
+fn key(number: u64) -> String {
+    format!("v4l2-{}-{}", libc::major(number), libc::minor(number))
 }
 
 fn identity(node: &OpenNode) -> Identity {

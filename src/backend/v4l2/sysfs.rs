@@ -50,6 +50,12 @@ pub fn serial(node: &Path) -> Option<String> {
     read(usb_folder(node)?.join("serial"))
 }
 
+/// Bus and device number on it.
+pub fn usb_number(node: &Path) -> Option<String> {
+    let usb = usb_folder(node)?;
+    Some(format!("usb {} {}", read(usb.join("busnum"))?, read(usb.join("devnum"))?))
+}
+
 /// The nodes of a USB camera, in the order of their numbers.
 pub fn usb_nodes(wanted: &UsbDevice) -> Vec<PathBuf> {
     let id = |text: Option<String>| text.and_then(|text| u16::from_str_radix(&text, 16).ok());
