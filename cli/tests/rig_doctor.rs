@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
+use camlease::{Camera, OpenOptions};
 use camlease_rig::foreign::Stream;
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, require_guest, udev, wait_for};
@@ -344,6 +345,38 @@ fn a_stream_that_a_parent_left_to_its_fork() {
     assert_eq!(found(&answer, "left-behind", "warning", &node)["facts"]["pid"], child.pid);
     assert_eq!(found(&answer, "held", "warning", &node)["facts"]["pid"], child.pid);
     drop(child);
+    assert_quiet();
+}
+
+#[test]
+fn a_program_that_streams_without_its_parent_left_nothing_behind() {
+    let _alone = alone();
+    require_guest();
+    let node = vivid();
+    let shell = Having::shell("v4l2-ctl -d $1 --stream-mmap > /dev/null 2>&1 &", &node);
+    wait_for("v4l2-ctl to stream", PATIENCE, || with_id(&diagnosis(&[]), "held").is_some().then_some(()));
+    drop(shell);
+    let answer = diagnosis(&[]);
+    let stream = found(&answer, "held", "warning", &node)["facts"]["pid"].as_i64().unwrap() as i32;
+    assert_eq!(with_id(&answer, "left-behind"), None);
+    signal(stream, libc::SIGKILL);
+    wait_for_the_end(stream);
+    assert_quiet();
+}
+
+#[test]
+fn held_with_a_lease() {
+    let _alone = alone();
+    require_guest();
+    let node = vivid();
+    let options = OpenOptions { name: "inspection".into(), ..OpenOptions::default() };
+    let camera = Camera::open(&node, options).unwrap();
+    let answer = diagnosis(&[]);
+    let told = found(&answer, "leased", "note", &node);
+    assert_eq!((&told["facts"]["pid"], &told["facts"]["lease"]), (&json!(std::process::id()), &json!("inspection")));
+    says(&told, "what", " as inspection for ");
+    assert_eq!(answer["healthy"], true, "a program that has its camera is no trouble: {answer}");
+    drop(camera);
     assert_quiet();
 }
 

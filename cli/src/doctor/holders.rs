@@ -8,19 +8,21 @@ use super::machine::nodes::Node;
 use super::machine::processes::{Process, VIDEO_MAJOR};
 use super::machine::usb::Usb;
 
-/// What a holder that uses this library told of itself.
-pub type Lease = Option<camlease::Record>;
+/// What holders of a camera that use this library told of themselves, by process.
+pub type Leases = Vec<(i32, camlease::Record)>;
 
-/// The lease of a process on a camera.
-pub fn lease(node: &Node, process: &Process) -> Lease {
-    let holders = camlease::holders(&node.path_text()).ok()?;
-    holders.list.into_iter().find(|holder| holder.pid == process.pid)?.lease
+pub fn leases(node: &Node) -> Leases {
+    let holders = camlease::holders(&node.path_text()).unwrap_or_default();
+    holders.list.into_iter().filter_map(|holder| Some((holder.pid, holder.lease?))).collect()
 }
 
-pub fn check(machine: &Machine, lease: fn(&Node, &Process) -> Lease) -> Vec<Finding> {
+pub fn check(machine: &Machine, leases: fn(&Node) -> Leases) -> Vec<Finding> {
     let mut findings = Vec::new();
     for node in machine.cameras() {
-        for process in machine.processes.having(node.number) {
+        let holders: Vec<&Process> = machine.processes.having(node.number).collect();
+        let leases = if holders.is_empty() { Leases::new() } else { leases(node) };
+        for process in holders {
+            let lease = leases.iter().find(|(pid, _)| *pid == process.pid).map(|(_, record)| record);
             findings.push(of_node(machine, node, process, lease));
         }
         findings.extend(other_nodes(machine, node));
@@ -30,7 +32,7 @@ pub fn check(machine: &Machine, lease: fn(&Node, &Process) -> Lease) -> Vec<Find
     findings
 }
 
-/// "ffmpeg (pid 812, user anna, for 3 minutes)": the process is as old as that.
+/// "ffmpeg (pid 812, user anna, started 3 minutes ago)": the kernel does not tell since when a file is open.
 fn who(machine: &Machine, process: &Process) -> String {
     format!(
         "{} (pid {}, user {}, started {} ago)",
@@ -53,12 +55,12 @@ pub fn facts(machine: &Machine, process: &Process) -> Value {
     })
 }
 
-fn of_node(machine: &Machine, node: &Node, process: &Process, lease: fn(&Node, &Process) -> Lease) -> Finding {
+fn of_node(machine: &Machine, node: &Node, process: &Process, lease: Option<&camlease::Record>) -> Finding {
     let path = node.path_text();
     let who = who(machine, process);
     let (open, maps) = (process.has_open(node.number), process.maps(node.number));
     let release = format!("camlease release {path} takes it from {}", process.called());
-    let finding = if let Some(record) = lease(node, process) {
+    let finding = if let Some(record) = lease {
         let name = if record.name.is_empty() {
             String::new()
         } else {
@@ -211,7 +213,7 @@ mod tests {
 
     fn found(process: Process) -> Vec<Finding> {
         let (_files, machine) = machine(process);
-        check(&machine, |_, _| None)
+        check(&machine, |_| Leases::new())
     }
 
     #[test]
@@ -229,11 +231,12 @@ mod tests {
 
     #[test]
     fn a_lease_is_no_trouble() {
-        let record = |_: &Node, _: &Process| {
-            Some(camlease::Record { name: "inspection".into(), priority: 5, since_ns: 0, streaming: true })
+        let leases = |_: &Node| {
+            let record = camlease::Record { name: "inspection".into(), priority: 5, since_ns: 0, streaming: true };
+            vec![(812, record)]
         };
         let (_files, machine) = machine(Process { mapped: vec![(81, 0)], ..holder(812, 700) });
-        let findings = check(&machine, record);
+        let findings = check(&machine, leases);
         assert_eq!(findings[0].id, "leased");
         assert!(findings[0].what.contains("as inspection"), "{}", findings[0].what);
     }
@@ -264,7 +267,7 @@ mod tests {
     fn a_camera_under_libusb_is_told() {
         let machine = capture(&[]);
         plug(&machine, 1, 0, Some("usbfs"));
-        let findings = check(&Machine::read_from(machine.tree.clone(), 0, vec![0]), |_, _| None);
+        let findings = check(&Machine::read_from(machine.tree.clone(), 0, vec![0]), |_| Leases::new());
         assert_eq!((findings.len(), findings[0].id), (1, "driven-by-libusb"));
     }
 }

@@ -74,11 +74,10 @@ fn chain(processes: &Processes, process: &Process) -> Vec<String> {
 }
 
 /// What keeps it from happening again, and what helps now.
-fn remedy(process: &Process, descriptor: &Descriptor, giver: Option<&Process>) -> String {
-    let other_program = giver.is_none_or(|giver| giver.executable != process.executable);
-    let code = match (other_program, descriptor.closes_on_exec()) {
-        (true, false) => "open the camera with O_CLOEXEC, so that programs that are started do not get it".to_owned(),
-        _ => format!("close descriptor {} in the child right after the fork", descriptor.fd),
+fn remedy(process: &Process, descriptor: &Descriptor) -> String {
+    let code = match process.is_mere_fork || descriptor.closes_on_exec() {
+        true => format!("close descriptor {} in the child right after the fork", descriptor.fd),
+        false => "open the camera with O_CLOEXEC, so that programs that are started do not get it".to_owned(),
     };
     format!("in the code: {code}. Now: kill {}, if it is not needed", process.pid)
 }
@@ -94,7 +93,7 @@ fn from_living(node: &Node, process: &Process, descriptor: &Descriptor, giver: &
         descriptor.fd
     );
     Finding::warning("inherited", what)
-        .remedy(remedy(process, descriptor, Some(giver)))
+        .remedy(remedy(process, descriptor))
         .facts(json!({ "passed_on_by": giver.pid, "passed_on_by_program": giver.program }))
 }
 
@@ -108,7 +107,7 @@ fn from_ended(node: &Node, process: &Process, descriptor: &Descriptor, other: &P
         descriptor.fd
     );
     Finding::warning("inherited", what)
-        .remedy(remedy(process, descriptor, None))
+        .remedy(remedy(process, descriptor))
         .facts(json!({ "passed_on_by": null, "shared_with": other.pid }))
 }
 
@@ -116,6 +115,10 @@ fn from_ended(node: &Node, process: &Process, descriptor: &Descriptor, other: &P
 /// to be one that starting a program does not close, and no sign of a service of its own.
 fn left_behind(processes: &Processes, node: &Node, process: &Process, descriptor: &Descriptor) -> Option<Finding> {
     if !processes.is_orphan(process) || descriptor.closes_on_exec() {
+        return None;
+    }
+    // No mapping outlives the start of a program: this one uses the camera itself.
+    if !process.is_mere_fork && process.maps(node.number) {
         return None;
     }
     let leader = |id: i32, what: &str| match processes.get(id) {
@@ -135,7 +138,7 @@ fn left_behind(processes: &Processes, node: &Node, process: &Process, descriptor
     );
     Some(
         Finding::warning("left-behind", what)
-            .remedy(remedy(process, descriptor, None))
+            .remedy(remedy(process, descriptor))
             .facts(json!({ "passed_on_by": null, "parent_ended": true })),
     )
 }
@@ -166,7 +169,7 @@ mod tests {
     #[test]
     fn a_child_with_its_parents_camera_is_told_and_who_passed_it_on() {
         let shell = process(700, 1, "sh");
-        let child = Process { executable: Some("/bin/sleep".into()), program: "sleep".into(), ..holder(813, 812) };
+        let child = Process { program: "sleep".into(), ..holder(813, 812) };
         let findings = found(vec![init(), shell.clone(), holder(812, 700), child]);
         let [finding] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!((finding.id, &finding.facts["pid"]), ("inherited", &json!(813)));
@@ -174,7 +177,8 @@ mod tests {
         assert_eq!(finding.facts["parents"], json!(["grabber (pid 812)", "sh (pid 700)", "systemd (pid 1)"]));
         assert!(finding.remedy.contains("O_CLOEXEC") && finding.remedy.contains("kill 813"), "{}", finding.remedy);
 
-        let forked = found(vec![init(), shell, holder(812, 700), holder(813, 812)]);
+        let fork = Process { is_mere_fork: true, ..holder(813, 812) };
+        let forked = found(vec![init(), shell, holder(812, 700), fork]);
         assert!(forked[0].remedy.contains("after the fork"), "{}", forked[0].remedy);
     }
 
@@ -201,6 +205,9 @@ mod tests {
         let mut tidy = orphan.clone();
         tidy.open[0].flags |= libc::O_CLOEXEC as u32;
         assert_eq!(found(vec![init(), tidy]), [], "nobody inherits such a descriptor over an exec");
+        let user = Process { mapped: vec![(81, 0)], ..orphan.clone() };
+        assert_eq!(found(vec![init(), user.clone()]), [], "it streams, in a program of its own");
+        assert_eq!(found(vec![init(), Process { is_mere_fork: true, ..user }])[0].id, "left-behind");
         let service = Process { session: 812, group: 812, ..orphan };
         assert_eq!(found(vec![init(), service]), [], "a service has the first process as its parent");
     }

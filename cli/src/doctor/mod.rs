@@ -44,7 +44,7 @@ type Check = (&'static str, fn(&Machine) -> Vec<Finding>);
 const CHECKS: [Check; 10] = [
     ("nodes", devices::check),
     ("permissions", permissions::check),
-    ("holders", |machine| holders::check(machine, holders::lease)),
+    ("holders", |machine| holders::check(machine, holders::leases)),
     ("inherited descriptors", inherited::check),
     ("stuck processes", stuck::check),
     ("usb", usb::check),

@@ -17,7 +17,7 @@ const BAD_SLEEPERS: [(u16, u16); 4] = [(0x046d, 0x087c), (0x046d, 0x089b), (0x04
 pub fn check(machine: &Machine) -> Vec<Finding> {
     let cameras = machine.usb.iter().filter(|device| device.is_camera());
     cameras
-        .flat_map(|device| [without_driver(machine, device), slow_link(device), sleeps(device)])
+        .flat_map(|device| [without_driver(machine, device), slow_link(machine, device), sleeps(device)])
         .zip(machine.usb.iter().filter(|device| device.is_camera()).flat_map(|device| [device; 3]))
         .filter_map(|(finding, device)| {
             Some(finding?.of(machine.name_of_usb(device)).facts(json!({
@@ -109,7 +109,7 @@ fn blocked(machine: &Machine) -> Option<(String, String)> {
     None
 }
 
-fn slow_link(device: &Usb) -> Option<Finding> {
+fn slow_link(machine: &Machine, device: &Usb) -> Option<Finding> {
     const FULL_SPEED: u32 = 12;
     const HIGH_SPEED: u32 = 480;
     // At high speed a device of USB 3 calls itself 2.1.
@@ -127,7 +127,18 @@ fn slow_link(device: &Usb) -> Option<Finding> {
         _ => return None,
     };
     let what = format!("{} is connected at {} Mbit/s, and {could}", device.called(), device.speed);
-    Some(Finding::warning("usb-slow-link", what).remedy(remedy).fact("usb_version", format!("{:x}", device.version)))
+    // "1-2.3" is port 3 of the hub "1-2".
+    let hub = device.name.rsplit_once('.').and_then(|(hub, _)| machine.usb.iter().find(|other| other.name == hub));
+    let remedy = match hub {
+        Some(hub) => format!("{remedy}. It is behind a hub, {}: try it without", hub.called()),
+        None => remedy.to_owned(),
+    };
+    Some(
+        Finding::warning("usb-slow-link", what)
+            .remedy(remedy)
+            .fact("usb_version", format!("{:x}", device.version))
+            .fact("hub", hub.map(|hub| hub.name.clone())),
+    )
 }
 
 fn sleeps(device: &Usb) -> Option<Finding> {
@@ -219,6 +230,11 @@ mod tests {
         assert_eq!(with(|usb| (usb.vendor, usb.product, usb.version) = (0x8086, 0x0b07, 0x0210)), ["usb-slow-link"]);
         assert_eq!(with(|usb| usb.version = 0x0210), [""; 0], "2.1 alone is no USB 3");
         assert_eq!(with(|usb| usb.power = "auto".into()), [""; 0], "most cameras sleep well");
+        let mut behind_hub = machine.clone();
+        let hub = Usb { name: "1-1".into(), title: "Old Hub".into(), ..Usb::default() };
+        (behind_hub.usb[0].name, behind_hub.usb[0].superspeed) = ("1-1.4".into(), true);
+        behind_hub.usb.push(hub);
+        assert!(check(&behind_hub)[0].remedy.contains("behind a hub, Old Hub"), "{}", check(&behind_hub)[0].remedy);
         let sleeper = |usb: &mut Usb| (usb.power, usb.vendor, usb.product) = ("auto".into(), 0x046d, 0x08d3);
         assert_eq!(with(sleeper), ["usb-autosuspend"]);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use procfs::FromRead;
-use procfs::process::Stat;
+use procfs::process::{Stat, StatFlags};
 
 use super::nodes::Node;
 use super::tree::{EntryKind, Number, Tree};
@@ -45,7 +45,8 @@ pub struct Process {
     /// Its program's name.
     pub program: String,
     pub command: String,
-    pub executable: Option<String>,
+    /// It is a fork that has not started a program of its own since: what it has mapped may be its parent's doing.
+    pub is_mere_fork: bool,
     /// Threads that have not ended; looked up where the process has something of a camera.
     pub threads: Vec<Thread>,
     /// Its open nodes of cameras.
@@ -311,7 +312,7 @@ impl Process {
             uid: uid.unwrap_or(u32::MAX),
             program: printable(first.unwrap_or(&stat.comm)),
             command: printable(&words.join(" ")),
-            executable: tree.link(format!("{folder}/exe")).map(|path| path.display().to_string()),
+            is_mere_fork: StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_FORKNOEXEC),
             ..Process::default()
         })
     }
@@ -430,7 +431,6 @@ pub mod capture {
             started: 400.0,
             program: "grabber".into(),
             command: "grabber /dev/video0".into(),
-            executable: Some("/usr/bin/grabber".into()),
             open: vec![Descriptor {
                 fd: 3,
                 number: (81, 0),
