@@ -265,6 +265,21 @@ fn held_by_a_foreign_program_which_is_then_stopped() {
 }
 
 #[test]
+fn held_by_somebody_whom_the_user_does_not_see() {
+    let _alone = alone();
+    require_guest();
+    udev::start();
+    let node = vivid();
+    udev::settle();
+    let group = fs::metadata(&node).unwrap().gid();
+    let stream = Stream::start(Path::new(&node));
+    let told = found(&diagnosis_for_user(Some(group)), "held-out-of-sight", "warning", &node);
+    says(&told, "remedy", &format!("sudo camlease doctor {node}"));
+    stream.kill();
+    assert_eq!(diagnosis_for_user(Some(group))["findings"], json!([]));
+}
+
+#[test]
 fn merely_open() {
     let _alone = alone();
     require_guest();
@@ -473,7 +488,7 @@ fn a_webcam_without_a_driver_or_not_let_in() {
     vivid::unload();
     let webcam = Webcam::plug(WebcamOptions::default());
     let device = webcam.usb_device();
-    let name = "usb:1209:0001";
+    let name = "usb:1209:0001:RIG0001";
     let authorized = Changed::write(device.join("authorized"), "0");
     let told = finding("not-authorized", "problem", name);
     says(&told, "remedy", &format!("echo 1 | sudo tee {}/authorized", device.display()));
@@ -506,12 +521,12 @@ fn a_webcam_that_a_program_drives_by_itself() {
     vivid::unload();
     let webcam = Webcam::plug(WebcamOptions::default());
     let driver = Having::c_program("troubled", &text(&webcam.usb_node()), "claim");
-    let told = finding("driven-by-libusb", "note", "usb:1209:0001");
+    let told = finding("driven-by-libusb", "note", "usb:1209:0001:RIG0001");
     assert_eq!(told["facts"]["pid"], driver.pid);
     says(&told, "remedy", &format!("end troubled (pid {})", driver.pid));
     drop(driver);
     // It left the webcam to nobody.
-    let told = finding("no-driver", "problem", "usb:1209:0001");
+    let told = finding("no-driver", "problem", "usb:1209:0001:RIG0001");
     says(&told, "remedy", "sudo tee /sys/bus/usb/drivers/uvcvideo/bind");
     webcam.unplug();
     webcam.replug();

@@ -99,7 +99,7 @@ fn remedy(machine: &Machine, bus: u32, settings_help: bool) -> String {
     let others = other_controllers(machine, bus);
     let elsewhere = match others.is_empty() {
         true => "plug one of them into another USB controller: this machine has no other one, so add a card".to_owned(),
-        false => format!("plug one of them into a port of another USB controller (bus {})", others.join(", bus ")),
+        false => format!("plug one of them into a port of another USB controller (bus {})", others.join(", ")),
     };
     match settings_help {
         true => format!("ask for MJPEG, a smaller picture or a lower rate; or {elsewhere}"),
@@ -111,10 +111,10 @@ fn remedy(machine: &Machine, bus: u32, settings_help: bool) -> String {
 fn other_controllers(machine: &Machine, bus: u32) -> Vec<String> {
     let hubs = || machine.usb.iter().filter(|device| device.is_root_hub());
     let Some(own) = hubs().find(|hub| hub.bus == bus) else { return Vec::new() };
-    hubs()
-        .filter(|hub| hub.folder.parent() != own.folder.parent() && hub.speed == own.speed)
-        .map(|hub| hub.bus.to_string())
-        .collect()
+    let elsewhere = |hub: &&Usb| hub.folder.parent() != own.folder.parent() && hub.speed == own.speed;
+    let mut buses: Vec<u32> = hubs().filter(elsewhere).map(|hub| hub.bus).collect();
+    buses.sort_unstable();
+    buses.iter().map(u32::to_string).collect()
 }
 
 fn bus_speed(machine: &Machine, bus: u32) -> u32 {

@@ -20,6 +20,9 @@ pub fn check(machine: &Machine, leases: fn(&Node) -> Leases) -> Vec<Finding> {
     let mut findings = Vec::new();
     for node in machine.cameras() {
         let holders: Vec<&Process> = machine.processes.having(node.number).collect();
+        if holders.is_empty() && machine.busy.contains(&node.path) {
+            findings.push(out_of_sight(node));
+        }
         let leases = if holders.is_empty() { Leases::new() } else { leases(node) };
         for process in holders {
             let lease = leases.iter().find(|(pid, _)| *pid == process.pid).map(|(_, record)| record);
@@ -87,6 +90,14 @@ fn of_node(machine: &Machine, node: &Node, process: &Process, lease: Option<&cam
             .remedy(format!("that alone keeps nobody from streaming; where the camera is busy all the same: {release}"))
     };
     finding.of(path).facts(facts(machine, process)).fact("mapped", maps).fact("open", open)
+}
+
+fn out_of_sight(node: &Node) -> Finding {
+    let path = node.path_text();
+    let what = format!("somebody streams from {path} whom this user does not see: another user, or another container");
+    Finding::warning("held-out-of-sight", what)
+        .of(&path)
+        .remedy(format!("sudo camlease doctor {path} names the program, outside of any container"))
 }
 
 /// Holders of the same device's other nodes, where they do not have the camera itself.
@@ -227,6 +238,15 @@ mod tests {
         assert_eq!(findings[0].facts["pid"], 812);
         assert_eq!(found(holder(812, 700))[0].id, "open");
         assert_eq!(found(Process { open: Vec::new(), ..streaming })[0].id, "mapping-only");
+    }
+
+    #[test]
+    fn a_holder_that_is_not_seen_is_told_where_no_other_explains_the_stream() {
+        let (_files, mut machine) = machine(holder(812, 700));
+        machine.busy = vec!["/dev/video0".into()];
+        assert_eq!(check(&machine, |_| Leases::new())[0].id, "open");
+        machine.processes = Processes::of(Vec::new());
+        assert_eq!(check(&machine, |_| Leases::new())[0].id, "held-out-of-sight");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Machine {
     pub processes: Processes,
     /// /proc shows this container's processes alone, or this user's.
     pub sees_some_processes_only: bool,
+    /// Cameras that somebody streams from, whoever it is; asked only where holders may be out of sight.
+    pub busy: Vec<PathBuf>,
 }
 
 /// Who looks.
@@ -43,7 +45,13 @@ impl Machine {
     pub fn read() -> Machine {
         let tree = Tree::machine();
         let (uid, groups) = kernel::credentials();
-        Machine::read_from(tree, uid, groups)
+        let mut machine = Machine::read_from(tree, uid, groups);
+        if machine.processes.unreadable > 0 || machine.sees_some_processes_only {
+            let streaming = |found: &camlease::Found| found.state == camlease::State::Streaming;
+            let found = camlease::list().unwrap_or_default();
+            machine.busy = found.into_iter().filter(streaming).map(|found| found.identity.uri.into()).collect();
+        }
+        machine
     }
 
     pub fn read_from(tree: Tree, uid: u32, groups: Vec<u32>) -> Machine {
@@ -54,6 +62,7 @@ impl Machine {
             processes: Processes::read(&tree, &nodes, &usb),
             // The kernel's own second process is there wherever all are.
             sees_some_processes_only: tree.text("/proc/2/comm").as_deref() != Some("kthreadd"),
+            busy: Vec::new(),
             nodes,
             usb,
             tree,
@@ -79,10 +88,13 @@ impl Machine {
         self.nodes.iter().filter(|node| node.device.starts_with(&device.folder))
     }
 
-    /// What to call a USB camera: its node if it has one.
+    /// What to call a USB camera: its node if it has one, else the name by which an open would wait for it.
     pub fn name_of_usb(&self, device: &Usb) -> String {
-        let node = self.nodes_of_usb(device).find(|node| node.is_camera());
-        node.map_or_else(|| format!("usb:{:04x}:{:04x}", device.vendor, device.product), |node| node.path_text())
+        if let Some(node) = self.nodes_of_usb(device).find(|node| node.is_camera()) {
+            return node.path_text();
+        }
+        let serial = device.serial.as_deref().map_or(String::new(), |serial| format!(":{serial}"));
+        format!("usb:{:04x}:{:04x}{serial}", device.vendor, device.product)
     }
 
     pub fn group_name(&self, gid: u32) -> String {
