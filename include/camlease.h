@@ -60,7 +60,10 @@
 #define CAMLEASE_DEVICE_INFO_INIT { sizeof(struct camlease_device_info), NULL, NULL, NULL, NULL, NULL, 0 }
 
 /** Initialiser of a struct camlease_holder. */
-#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0 }
+#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_evict_options. */
+#define CAMLEASE_EVICT_OPTIONS_INIT { sizeof(struct camlease_evict_options), 0, 2000, NULL, NULL }
 
 /** Initialiser of a struct camlease_format_info. */
 #define CAMLEASE_FORMAT_INFO_INIT { sizeof(struct camlease_format_info), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -82,6 +85,7 @@ typedef struct camlease_frame_data camlease_frame_data; /**< See the struct. */
 typedef struct camlease_plane camlease_plane; /**< See the struct. */
 typedef struct camlease_device_info camlease_device_info; /**< See the struct. */
 typedef struct camlease_holder camlease_holder; /**< See the struct. */
+typedef struct camlease_evict_options camlease_evict_options; /**< See the struct. */
 typedef struct camlease_format_info camlease_format_info; /**< See the struct. */
 typedef struct camlease_control_info camlease_control_info; /**< See the struct. */
 
@@ -237,6 +241,42 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_DEVICE_UNKNOWN 3
 
 /**
+ * Nothing was done to the holder: camlease_evict() was a dry run, or it had ended by itself, or its end would have
+ * freed nothing. camlease_holder.reason tells.
+ */
+#define CAMLEASE_OUTCOME_NONE 0
+
+/**
+ * The holder was asked, and let the camera go.
+ */
+#define CAMLEASE_OUTCOME_YIELDED 1
+
+/**
+ * The holder let the camera go after SIGTERM.
+ */
+#define CAMLEASE_OUTCOME_TERMINATED 2
+
+/**
+ * The holder ended by SIGKILL.
+ */
+#define CAMLEASE_OUTCOME_KILLED 3
+
+/**
+ * The holder is not to be ended, see camlease_holder.reason.
+ */
+#define CAMLEASE_OUTCOME_REFUSED 4
+
+/**
+ * The holder was killed and has the camera still, see camlease_holder.reason.
+ */
+#define CAMLEASE_OUTCOME_SURVIVED 5
+
+/**
+ * Do nothing, and tell in each holder's reason what would be done.
+ */
+#define CAMLEASE_EVICT_DRY_RUN 1
+
+/**
  * Frames in this format are compressed, and vary in size.
  */
 #define CAMLEASE_FORMAT_COMPRESSED 1
@@ -257,9 +297,24 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_ACTIVITY_STREAMING 2
 
 /**
- * Nothing was done to the holder.
+ * The process runs, or waits for something.
  */
-#define CAMLEASE_OUTCOME_NONE 0
+#define CAMLEASE_CONDITION_ALIVE 0
+
+/**
+ * The process was stopped (SIGSTOP, Ctrl+Z, a debugger), and answers nobody.
+ */
+#define CAMLEASE_CONDITION_STOPPED 1
+
+/**
+ * The process is inside the kernel and no signal reaches it (state D).
+ */
+#define CAMLEASE_CONDITION_STUCK 2
+
+/**
+ * The process's first thread has ended, others go on with what it has open (state Z).
+ */
+#define CAMLEASE_CONDITION_ZOMBIE 3
 
 /**
  * Something went wrong that no call could return.
@@ -356,9 +411,25 @@ struct camlease_holder {
    */
   const char *name;
   /**
-   * CAMLEASE_OUTCOME_NONE in this version.
+   * What camlease_evict() did to it, one of CAMLEASE_OUTCOME_; CAMLEASE_OUTCOME_NONE elsewhere.
    */
   uint32_t outcome;
+  /**
+   * Why it was refused or survived and what would help, why nothing was done, or what a dry run would do; else "".
+   */
+  const char *reason;
+  /**
+   * What the kernel says of the process, one of CAMLEASE_CONDITION_.
+   */
+  uint32_t condition;
+  /**
+   * Its camlease_open_options.priority; 0 where that is not known.
+   */
+  int32_t priority;
+  /**
+   * When it got the camera, in nanoseconds of CLOCK_BOOTTIME; 0 where that is not known.
+   */
+  uint64_t since_ns;
 };
 
 /**
@@ -724,6 +795,32 @@ struct camlease_device_info {
    * CAMLEASE_DEVICE_FREE to CAMLEASE_DEVICE_UNKNOWN.
    */
   uint32_t state;
+};
+
+/**
+ * How to evict. Initialise with CAMLEASE_EVICT_OPTIONS_INIT.
+ */
+struct camlease_evict_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Sum of CAMLEASE_EVICT_ flags, or 0.
+   */
+  uint32_t flags;
+  /**
+   * Milliseconds that a holder has to let go: once when it is asked, and once more after SIGTERM. Then it is killed.
+   */
+  int32_t grace_ms;
+  /**
+   * What the caller calls itself, told to a holder that is asked; or NULL.
+   */
+  const char *name;
+  /**
+   * Ends the wait when it is signalled, or NULL. What was done until then stays done.
+   */
+  struct camlease_cancel *cancel;
 };
 
 /**
@@ -1219,6 +1316,28 @@ camlease_status camlease_device_list_get(const struct camlease_device_list *list
  * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED.
  */
 camlease_status camlease_device_list_free(struct camlease_device_list *list);
+
+/**
+ * Removes the processes that keep a camera busy, all at the same time: one that uses this library is asked to hand it
+ * over; then they are sent SIGTERM, and SIGKILL to those who have not let go in time. At the end the camera is claimed
+ * for a moment, to be sure that it is free. A process that merely has it open beside its holder is left in peace.
+ *
+ * Refused are this process and its ancestors, process 1, kernel threads, processes that this one may not signal, and a
+ * pid that is another process's by now. Where one is refused that streams, the others are left alone as well: their end
+ * would free nothing.
+ *
+ * @param uri The camera, as for camlease_camera_open(); a name that fits several cameras is refused.
+ * @param options NULL for the initialiser's values.
+ * @param out Each holder with outcome and reason, to be freed by camlease_holder_list_free(); empty when the camera
+ * was free. NULL on failure.
+ * @return CAMLEASE_OK when each outcome is known: the camera was free at the end where no outcome is
+ * CAMLEASE_OUTCOME_REFUSED or CAMLEASE_OUTCOME_SURVIVED. CAMLEASE_BUSY when it is not free and nobody is found who has
+ * it, or somebody new each time; CAMLEASE_CLOSED when it was cancelled; what camlease_camera_open() gives where the
+ * camera cannot be claimed for another reason. Callable from any thread.
+ */
+camlease_status camlease_evict(const char *uri,
+                               const struct camlease_evict_options *options,
+                               struct camlease_holder_list **out);
 
 /**
  * Lists what a camera offers.

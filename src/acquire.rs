@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Device, Notice, Source};
 use crate::error::{Error, Kind, Result};
+use crate::evict::{EvictOptions, Outcome, evict_holders};
 use crate::holders::Holders;
 use crate::kernel::{Event, Inotify, poll, readable};
 use crate::lease::{self, Ask, Petition, Progress};
@@ -95,7 +96,10 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         asks: Vec::new(),
         asked: Vec::new(),
         refusals: Vec::new(),
+        evict_at: None,
+        evictions: 0,
     };
+    waiting.evict_at = waiting.wait.evict.map(|grace| begun + grace);
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
         Err(refusal) => refusal,
@@ -125,6 +129,11 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
             waiting.tell(source, &refusal);
             continue; // the look at /proc took its time: the camera may be free by now
         }
+        if waiting.is_to_evict()
+            && let Some(device) = waiting.evict(source, &watch)?
+        {
+            return Ok(Acquired { spent: watch.end(), ..waiting.got(device) });
+        }
         noticed = waiting.sleep(&watch)?;
         if noticed {
             waiting.tight_until = Instant::now() + policy::TIGHT_WINDOW;
@@ -134,6 +143,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
             // Something was noticed, and yet the camera is not free: has it another holder?
             waiting.ask(source);
             waiting.tell(source, &refusal);
+            waiting.evict_at = waiting.wait.evict.map(|_| Instant::now());
         }
     }
 }
@@ -154,8 +164,11 @@ struct Waiting<'a> {
     asks: Vec<Ask>,
     /// Processes that were asked, by number and start.
     asked: Vec<(i32, u64)>,
-    /// Why those who were asked keep the camera.
+    /// Why those who were asked, or were to be evicted, keep the camera.
     refusals: Vec<String>,
+    /// When those who have the camera are evicted, though they were asked. `None` once they were, until others come.
+    evict_at: Option<Instant>,
+    evictions: u32,
 }
 
 impl Waiting<'_> {
@@ -179,7 +192,7 @@ impl Waiting<'_> {
         let Some(petition) = &self.wait.ask else { return };
         let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
         let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
-        for holder in lease::find(&source.keys()) {
+        for holder in lease::find(&source.filings()) {
             let process = (holder.pid, holder.start_time);
             if self.asked.contains(&process) {
                 continue;
@@ -220,6 +233,34 @@ impl Waiting<'_> {
         device
     }
 
+    /// Whether nothing is left but to end those who have the camera.
+    fn is_to_evict(&self) -> bool {
+        let asked_in_vain = |at| self.asks.is_empty() || Instant::now() >= at;
+        self.evictions < policy::EVICTION_ROUNDS && self.evict_at.is_some_and(asked_in_vain)
+    }
+
+    /// Ends those who have the camera; the camera where it is free by that.
+    fn evict(&mut self, source: &mut dyn Source, watch: &Watch) -> Result<Option<Box<dyn Device>>> {
+        self.asks.clear();
+        self.evictions += 1;
+        self.evict_at = None;
+        let name = self.wait.ask.as_ref().map(|petition| petition.name.clone()).unwrap_or_default();
+        let grace = self.wait.evict.unwrap_or(policy::EVICTION_GRACE);
+        let options = EvictOptions { grace, name, ..EvictOptions::default() };
+        let mut sleep = |fds: &mut Vec<libc::pollfd>, until: Instant| {
+            let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            self.rest(fds, watch, self.deadline.map_or(until, |deadline| deadline.min(until)))?;
+            match late {
+                true => Err(Error::new(Kind::Busy, format!("{}: the time was up while its holders ended", self.uri))),
+                false => Ok(()),
+            }
+        };
+        let round = evict_holders(self.uri, source, &options, false, &mut sleep)?;
+        let kept = round.list.iter().filter(|case| matches!(case.outcome, Outcome::Refused | Outcome::Survived));
+        self.refusals.extend(kept.map(ToString::to_string));
+        Ok(round.device)
+    }
+
     fn may_pass(&self, kind: Kind) -> bool {
         match kind {
             Kind::Busy => true,
@@ -245,14 +286,20 @@ impl Waiting<'_> {
         let mut fds: Vec<_> = watch.fds().map(readable).to_vec();
         fds.extend(self.asks.iter().map(|ask| readable(ask.fd())));
         let known = fds.len();
+        self.rest(&mut fds, watch, until)?;
+        Ok(fds[..known].iter().any(|fd| fd.revents != 0))
+    }
+
+    /// Waits until one of `fds` has something or the time has come; a failure where the wait is to end.
+    fn rest(&self, fds: &mut Vec<libc::pollfd>, watch: &Watch, until: Instant) -> Result<()> {
         fds.push(readable(watch.shutdown.event.fd()));
         fds.extend(self.wait.cancel.map(|event| readable(event.fd())));
-        poll(&mut fds, Some(until)).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
+        poll(fds, Some(until)).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
         refuse_when_shut_down(self.uri)?;
-        if self.wait.cancel.is_some() && fds.last().is_some_and(|cancel| cancel.revents != 0) {
-            return Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.uri)));
+        match self.wait.cancel.is_some() && fds.last().is_some_and(|cancel| cancel.revents != 0) {
+            true => Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.uri))),
+            false => Ok(()),
         }
-        Ok(fds[..known].iter().any(|fd| fd.revents != 0))
     }
 
     /// Tells the host who holds the camera, if that is news.

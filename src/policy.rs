@@ -36,6 +36,23 @@ pub const LEASE_NAMES: usize = 8;
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 
+/// How much longer than its grace a holder that is asked is waited for: it uses the grace up where frames are out with
+/// its host, and then makes these private copies and passes the camera on.
+pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
+
+/// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
+pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
+
+/// How long a killed process may take to end: its driver's close is in it, and more is not waited for.
+pub const EVICTION_KILL: Duration = Duration::from_millis(1000);
+
+/// How long the driver may take to let go after the last holder did: twenty times what was seen ([`TIGHT_WINDOW`]), as
+/// to give up too early would end who merely has the camera open.
+pub const EVICTION_SETTLE: Duration = Duration::from_millis(500);
+
+/// How often an eviction turns to holders that came meanwhile: a program that is started again each time wins.
+pub const EVICTION_ROUNDS: u32 = 3;
+
 /// Buffers of a stream when the host does not say: one with the host, one being filled, two between.
 pub const BUFFERS_DEFAULT: u32 = 4;
 /// Fewest buffers that keep a stream going while the host looks at one frame.
@@ -102,3 +119,9 @@ pub const PAGE: usize = 4096;
 /// cameras raise theirs for less than a millisecond.
 pub const PRIORITY_PATIENCE: Duration = Duration::from_millis(50);
 pub const PRIORITY_STEP: Duration = Duration::from_millis(1);
+
+/// A search for holders is shared by as many threads as there are processors, but no more than this: those who stream
+/// need theirs.
+pub const SCAN_THREADS_MOST: usize = 4;
+/// Processes for each of them: with 20 descriptors each they take 1 ms, and a thread's start 0.05 ms.
+pub const SCAN_SHARE: usize = 64;

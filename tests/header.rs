@@ -30,7 +30,7 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 10] = [
+const INITIALISERS: [(&str, &str); 11] = [
     ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0"),
     ("asker", "0, 0, 0, 0, 0, NULL"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
@@ -41,13 +41,14 @@ const INITIALISERS: [(&str, &str); 10] = [
         "NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } }",
     ),
     ("device_info", "NULL, NULL, NULL, NULL, NULL, 0"),
-    ("holder", "0, 0, 0, 0, NULL, NULL, 0"),
+    ("holder", "0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0"),
+    ("evict_options", "0, 2000, NULL, NULL"),
     ("format_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("control_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0"),
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 16] = [
+const TYPEDEFS: [&str; 17] = [
     "camera",
     "frame",
     "device_list",
@@ -62,6 +63,7 @@ const TYPEDEFS: [&str; 16] = [
     "plane",
     "device_info",
     "holder",
+    "evict_options",
     "format_info",
     "control_info",
 ];

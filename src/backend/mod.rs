@@ -30,9 +30,9 @@ pub trait Source: Send {
     /// Who has it.
     fn holders(&self) -> Holders;
 
-    /// What leases on it are filed under: one key for each camera that the name may mean, none for a kind that
-    /// anybody can open at any time.
-    fn keys(&self) -> Vec<String>;
+    /// What leases on it are filed under: one for each camera that the name may mean, none for a kind that anybody can
+    /// open at any time.
+    fn filings(&self) -> Vec<Filing>;
 
     /// Takes over a camera that its holder handed over as an open file. A failure where it is not this camera, or
     /// cannot be used: then it is let go of.

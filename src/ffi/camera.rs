@@ -360,7 +360,11 @@ impl HostOnAsk {
         // SAFETY: the host's function, with its own data and a pointer that lives through the call.
         match unsafe { callback(*user_data, &asker) } {
             CAMLEASE_ANSWER_YIELD => Answer::Yield,
-            _ => Answer::ByPriority,
+            CAMLEASE_ANSWER_BY_PRIORITY => Answer::ByPriority,
+            other => {
+                log::warn!("there is no answer {other}: priorities decide");
+                Answer::ByPriority
+            }
         }
     }
 }
@@ -392,8 +396,8 @@ pub unsafe extern "C" fn camlease_camera_close(camera: *mut camlease_camera) -> 
     })
 }
 
-/// Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that is gone
-/// (CAMLEASE_DISCONNECTED): waits until it is free again, or back. It does not stream then, and what
+/// Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that a reset lost
+/// (CAMLEASE_DISCONNECTED from then on): waits until it is free again, or back. It does not stream then, and what
 /// camlease_camera_info() lent stays as it was.
 ///
 /// @param camera The camera.

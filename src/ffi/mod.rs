@@ -13,6 +13,7 @@ mod camera;
 mod cancel;
 mod control_list;
 mod device_list;
+mod evict;
 mod format_list;
 mod frame;
 mod handle;

@@ -129,7 +129,7 @@ AT(device_info, bus, 40);
 AT(device_info, state, 48);
 WIDE(device_info, state, 4);
 
-SIZE(holder, 56);
+SIZE(holder, 80);
 AT(holder, struct_size, 0);
 AT(holder, pid, 8);
 AT(holder, uid, 12);
@@ -140,6 +140,22 @@ AT(holder, name, 40);
 AT(holder, outcome, 48);
 WIDE(holder, start_time, 8);
 WIDE(holder, outcome, 4);
+AT(holder, reason, 56);
+AT(holder, condition, 64);
+AT(holder, priority, 68);
+AT(holder, since_ns, 72);
+WIDE(holder, condition, 4);
+WIDE(holder, priority, 4);
+WIDE(holder, since_ns, 8);
+
+SIZE(evict_options, 32);
+AT(evict_options, struct_size, 0);
+AT(evict_options, flags, 8);
+AT(evict_options, grace_ms, 12);
+AT(evict_options, name, 16);
+AT(evict_options, cancel, 24);
+WIDE(evict_options, flags, 4);
+WIDE(evict_options, grace_ms, 4);
 
 SIZE(format_info, 64);
 AT(format_info, struct_size, 0);
@@ -185,6 +201,10 @@ CHECK(CAMLEASE_OPEN_WAIT_FOR_DEVICE == 1 && CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT
 CHECK(CAMLEASE_DROP_OLDEST == 0 && CAMLEASE_DROP_NEWEST == 1 && CAMLEASE_FRAME_CORRUPT == 1);
 CHECK(CAMLEASE_DEVICE_FREE == 0 && CAMLEASE_DEVICE_OPEN == 1 && CAMLEASE_DEVICE_STREAMING == 2);
 CHECK(CAMLEASE_DEVICE_UNKNOWN == 3 && CAMLEASE_ACTIVITY_OPEN == 1 && CAMLEASE_ACTIVITY_STREAMING == 2);
+CHECK(CAMLEASE_OUTCOME_NONE == 0 && CAMLEASE_OUTCOME_YIELDED == 1 && CAMLEASE_OUTCOME_TERMINATED == 2);
+CHECK(CAMLEASE_OUTCOME_KILLED == 3 && CAMLEASE_OUTCOME_REFUSED == 4 && CAMLEASE_OUTCOME_SURVIVED == 5);
+CHECK(CAMLEASE_CONDITION_ALIVE == 0 && CAMLEASE_CONDITION_STOPPED == 1 && CAMLEASE_CONDITION_STUCK == 2);
+CHECK(CAMLEASE_CONDITION_ZOMBIE == 3 && CAMLEASE_EVICT_DRY_RUN == 1);
 CHECK(CAMLEASE_FOURCC('Y', 'U', 'Y', 'V') == 0x56595559);
 
 /* Names without "struct" work but for the two that are calls as well. */
@@ -193,6 +213,7 @@ static camlease_stream_options streaming = CAMLEASE_STREAM_OPTIONS_INIT;
 static camlease_frame_data frame = CAMLEASE_FRAME_DATA_INIT;
 static camlease_device_info device = CAMLEASE_DEVICE_INFO_INIT;
 static camlease_holder holder = CAMLEASE_HOLDER_INIT;
+static camlease_evict_options evicting = CAMLEASE_EVICT_OPTIONS_INIT;
 static camlease_format_info format = CAMLEASE_FORMAT_INFO_INIT;
 static camlease_control_info control = CAMLEASE_CONTROL_INFO_INIT;
 static struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
@@ -214,6 +235,8 @@ int main(void)
     assert(opening.timeout_ms == 5000 && opening.on_busy == CAMLEASE_ON_BUSY_WAIT && opening.priority == 0);
     assert(!opening.name && opening.flags == 0 && !opening.on_wait && !opening.user_data && !opening.cancel);
     assert(!opening.on_ask && opening.grace_ms == 0);
+    assert(evicting.struct_size == sizeof evicting && evicting.grace_ms == 2000);
+    assert(evicting.flags == 0 && !evicting.name && !evicting.cancel);
     assert(streaming.drop_policy == CAMLEASE_DROP_OLDEST);
     assert(plain(&streaming, sizeof streaming) && plain(&frame, sizeof frame) && plain(&device, sizeof device));
     assert(plain(&holder, sizeof holder) && plain(&format, sizeof format) && plain(&control, sizeof control));

@@ -145,15 +145,16 @@ impl Target {
         }
         let name = self.pattern.name(1).unwrap_or_default();
         let part = part_of(&name);
-        let file = BufWriter::with_capacity(1 << 20, File::create(&part).map_err(|error| failed(&name, error))?);
+        let path = part.clone().unwrap_or_else(|| name.clone().into());
+        let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(|error| failed(&name, error))?);
         Ok(match self.kind {
-            Kind::Y4m => Box::new(Clip::new(&name, Y4m::new(file, format), Some(part))),
+            Kind::Y4m => Box::new(Clip::new(&name, Y4m::new(file, format), part)),
             Kind::Avi => Box::new(Clip::new(
                 &name,
                 Avi::new(file, format, quality).map_err(|error| failed(&name, error))?,
-                Some(part),
+                part,
             )),
-            _ => Box::new(Clip::new(&name, Raw::new(file), Some(part))),
+            _ => Box::new(Clip::new(&name, Raw::new(file), part)),
         })
     }
 }
@@ -189,9 +190,11 @@ fn failed(name: &str, error: io::Error) -> Error {
     Error::system(format!("{name}: writing it"), error)
 }
 
-/// A file becomes visible under its name when it is whole.
-fn part_of(name: &str) -> PathBuf {
-    PathBuf::from(format!("{name}.part"))
+/// A file becomes visible under its name when it is whole. A device or a pipe is written into as it is: another file
+/// must not take its place.
+fn part_of(name: &str) -> Option<PathBuf> {
+    let is_special = std::fs::metadata(name).is_ok_and(|file| !file.is_file());
+    (!is_special).then(|| PathBuf::from(format!("{name}.part")))
 }
 
 /// One file for each frame.
@@ -214,11 +217,15 @@ impl Sink for Pictures<'_> {
             let error = Error::new(camlease::Kind::Io, format!("{name} exists already"));
             return Err(error.hint("overwrite it with --force, or name another with --output"));
         }
-        let part = part_of(&name);
-        std::fs::write(&part, &encoded).and_then(|()| std::fs::rename(&part, &name)).map_err(|error| {
-            let _ = std::fs::remove_file(&part);
-            failed(&name, error)
-        })?;
+        match part_of(&name) {
+            None => std::fs::write(&name, &encoded).map_err(|error| failed(&name, error))?,
+            Some(part) => {
+                std::fs::write(&part, &encoded).and_then(|()| std::fs::rename(&part, &name)).map_err(|error| {
+                    let _ = std::fs::remove_file(&part);
+                    failed(&name, error)
+                })?;
+            }
+        }
         self.written.files.push(name);
         Ok(true)
     }
