@@ -82,7 +82,7 @@ fn of_node(machine: &Machine, node: &Node, process: &Process, lease: Option<&cam
             "mapping-only",
             format!("{who} has closed {path}, and its mapping of the camera's memory keeps the camera busy"),
         )
-        .remedy(format!("its code has to unmap the buffers (munmap) before or after the close. Now: {release}"))
+        .remedy(format!("its code has to unmap the buffers (munmap): a close alone does not. Now: {release}"))
     } else if maps {
         Finding::warning("held", format!("{who} streams from {path}: nobody else can")).remedy(release)
     } else {

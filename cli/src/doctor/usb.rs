@@ -15,19 +15,19 @@ const MODULE_SETTINGS: [&str; 4] = ["/etc/modprobe.d", "/run/modprobe.d", "/usr/
 const BAD_SLEEPERS: [(u16, u16); 4] = [(0x046d, 0x087c), (0x046d, 0x089b), (0x046d, 0x08d3), (0x2e1a, 0x4c01)];
 
 pub fn check(machine: &Machine) -> Vec<Finding> {
-    let cameras = machine.usb.iter().filter(|device| device.is_camera());
-    cameras
-        .flat_map(|device| [without_driver(machine, device), slow_link(machine, device), sleeps(device)])
-        .zip(machine.usb.iter().filter(|device| device.is_camera()).flat_map(|device| [device; 3]))
-        .filter_map(|(finding, device)| {
-            Some(finding?.of(machine.name_of_usb(device)).facts(json!({
-                "usb": device.name,
-                "usb_name": device.title,
-                "usb_id": format!("{:04x}:{:04x}", device.vendor, device.product),
-                "speed_mbit": device.speed,
-            })))
-        })
-        .collect()
+    machine.usb.iter().filter(|device| device.is_camera()).flat_map(|device| of_camera(machine, device)).collect()
+}
+
+fn of_camera(machine: &Machine, device: &Usb) -> Vec<Finding> {
+    let facts = json!({
+        "usb": device.name,
+        "usb_name": device.title,
+        "usb_id": format!("{:04x}:{:04x}", device.vendor, device.product),
+        "speed_mbit": device.speed,
+    });
+    let findings = [without_driver(machine, device), slow_link(machine, device), sleeps(device)];
+    let name = machine.name_of_usb(device);
+    findings.into_iter().flatten().map(|finding| finding.of(&name).facts(facts.clone())).collect()
 }
 
 fn without_driver(machine: &Machine, device: &Usb) -> Option<Finding> {

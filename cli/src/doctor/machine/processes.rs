@@ -376,6 +376,8 @@ fn mapped(tree: &Tree, folder: &str, wanted: &Wanted<'_>) -> Vec<Number> {
         .text(format!("{folder}/maps"))
         .unwrap_or_default()
         .lines()
+        // Of a camera that was unplugged: its path may be another camera's by now.
+        .filter(|line| !line.ends_with("(deleted)"))
         .filter_map(|line| {
             // 7f..-7f.. rw-s 00000000 00:05 143    /dev/video0
             let path = line.split_whitespace().nth(5).filter(|path| path.starts_with("/dev/"))?;
@@ -481,6 +483,16 @@ mod tests {
         assert!(process.maps((81, 0)));
         assert_eq!(processes.age(process), "15 minutes");
         assert!(processes.is_orphan(process), "the first process took it over");
+    }
+
+    #[test]
+    fn memory_of_a_camera_that_is_gone_is_not_the_next_ones() {
+        let machine = machine(&CAMERA);
+        machine.add("/proc/812/stat", stat(812, "grabber", 'S', 700, 812, 700).as_bytes());
+        machine.add("/proc/812/fd/0", b"-> /dev/null");
+        machine.add("/proc/812/maps", b"7f00-7f01 rw-s 00000000 00:05 143    /dev/video0 (deleted)\n");
+        let processes = Processes::read(&machine.tree, &nodes::read(&machine.tree), &[]);
+        assert!(!processes.get(812).unwrap().maps((81, 0)));
     }
 
     #[test]
