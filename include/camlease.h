@@ -1113,8 +1113,8 @@ camlease_status camlease_camera_open(const char *uri,
 camlease_status camlease_camera_close(struct camlease_camera *camera);
 
 /**
- * Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that is gone
- * (CAMLEASE_DISCONNECTED): waits until it is free again, or back. It does not stream then, and what
+ * Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that a reset lost
+ * (CAMLEASE_DISCONNECTED from then on): waits until it is free again, or back. It does not stream then, and what
  * camlease_camera_info() lent stays as it was.
  *
  * @param camera The camera.
@@ -1517,7 +1517,9 @@ camlease_status camlease_set_log_callback(camlease_log_callback callback, void *
  * the camera wait meanwhile, but for camlease_frame_release() and camlease_camera_close(). Controls have the values
  * that the camera has when it is plugged in. All of the device is reset: a camera's microphone, too.
  *
- * When it does not come back, it is lost: calls on it give CAMLEASE_DISCONNECTED and the reason.
+ * When it does not come back, it is lost: calls on it give CAMLEASE_DISCONNECTED and the reason, until
+ * camlease_camera_regain() gets it back. The kernel asks a camera that does not answer for some seconds more than this
+ * call may wait.
  *
  * @param camera The camera.
  * @param options NULL for the initialiser's values.
@@ -1525,9 +1527,10 @@ camlease_status camlease_set_log_callback(camlease_log_callback callback, void *
  * CAMLEASE_PERMISSION (the message has the udev rule that grants it); CAMLEASE_BUSY when somebody streams from another
  * node of the same device; CAMLEASE_INVALID_ARGUMENT, which timeout_ms 0 is, too. And
  * CAMLEASE_IO when the port refused, and the camera goes on as before; CAMLEASE_TIMEOUT when the camera is back and
- * held, but no frame came in time; CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody
- * else took it; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN when that happened meanwhile;
- * CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ * held, but no frame came in time, or another failure of camlease_camera_start(), when it is held and does not stream;
+ * CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody else took it; CAMLEASE_CLOSED,
+ * CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
+ * Callable from any thread.
  */
 camlease_status camlease_camera_reset(struct camlease_camera *camera,
                                       const struct camlease_reset_options *options);

@@ -194,7 +194,7 @@ impl Waiting<'_> {
         let Some(petition) = &self.wait.ask else { return };
         let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
         let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
-        for holder in lease::find(&source.keys()) {
+        for holder in lease::find(&source.filings()) {
             let process = (holder.pid, holder.start_time);
             if self.asked.contains(&process) {
                 continue;

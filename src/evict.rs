@@ -12,7 +12,7 @@ use crate::backend::{self, Device, Source};
 use crate::error::{Error, Kind, Result};
 use crate::holders::{Activity, Condition, Holder, Holders, user_name};
 use crate::kernel::{Event, poll, readable};
-use crate::lease::{self, Ask, Petition, Progress};
+use crate::lease::{self, Ask, Filing, Petition, Progress};
 use crate::policy;
 use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
 use crate::uri::Uri;
@@ -189,10 +189,10 @@ pub(crate) fn evict_holders(
             seen = keepers(lease::holders(source).list); // it came between the look and the claim
         }
     }
-    let keys = source.keys();
-    if keys.len() > 1 {
+    let filings = source.filings();
+    if filings.len() > 1 {
         let message =
-            format!("{uri}: {} cameras have this name, and it does not say whose holder is to go", keys.len());
+            format!("{uri}: {} cameras have this name, and it does not say whose holder is to go", filings.len());
         return Err(Error::new(Kind::InvalidArgument, message).hint("name one by its serial number or its node"));
     }
     let (keepers, certain) = seen;
@@ -204,7 +204,7 @@ pub(crate) fn evict_holders(
     if certain {
         spare_in_vain(&mut cases);
     }
-    let mut eviction = Eviction { keys, cases, options, ask, sleep };
+    let mut eviction = Eviction { filings, cases, options, ask, sleep };
     let device = match options.dry_run {
         true => {
             eviction.cases.iter_mut().for_each(|case| case.announce(options.grace));
@@ -300,28 +300,43 @@ impl Case {
                 Outcome::Refused,
                 format!("the holder has ended, and its pid {pid} is another process's by now (its start time differs)"),
             ),
-            Err(Missing::Elsewhere) => {
-                self.keeps = true;
-                self.end(
-                    Outcome::Refused,
-                    "it is in another pid namespace than this process, where /proc does not belong to: evict from there, \
-                     or on the host",
-                );
-            }
+            // It may still be asked.
+            Err(Missing::Elsewhere) if self.evicted.holder.lease.is_some() => {}
+            Err(Missing::Elsewhere) => self.refuse_elsewhere(),
             Ok(process) => {
                 if let Some(reason) = refusal(&self.evicted.holder, &process) {
-                    self.keeps = true;
-                    self.end(Outcome::Refused, reason);
+                    self.refuse(reason);
                 }
                 self.process = Some(process);
             }
         }
     }
 
+    /// It has the camera, and is not to be ended.
+    fn refuse(&mut self, reason: impl Into<String>) {
+        self.keeps = true;
+        self.end(Outcome::Refused, reason);
+    }
+
+    fn refuse_elsewhere(&mut self) {
+        self.refuse(
+            "it is in another pid namespace than this process, as in another container, where no signal from here \
+             reaches it: evict it there, or on the host",
+        );
+    }
+
     /// Says what would be done.
     fn announce(&mut self, grace: Duration) {
-        let Some(process) = self.process.as_ref().filter(|_| self.is_pending()) else { return };
+        if !self.is_pending() {
+            return;
+        }
         let grace = grace.as_secs_f64();
+        let Some(process) = &self.process else {
+            return self.end(
+                Outcome::None,
+                "would be asked; it is in another pid namespace, where no signal from here reaches it",
+            );
+        };
         let mut reason = match self.evicted.holder.lease {
             Some(_) => format!("would be asked, then ended by SIGTERM and, after {grace} s, by SIGKILL"),
             None => format!("would be ended by SIGTERM and, after {grace} s, by SIGKILL"),
@@ -336,6 +351,9 @@ impl Case {
     }
 
     fn terminate(&mut self, grace: Duration) {
+        if self.process.is_none() {
+            return self.refuse_elsewhere();
+        }
         self.step = Step::Terminated(Instant::now() + grace);
         if self.signal(libc::SIGTERM) && self.process.as_ref().is_some_and(|it| it.condition() == Condition::Stopped) {
             // It would act on SIGTERM only when it is continued.
@@ -353,9 +371,7 @@ impl Case {
         match self.process.as_ref().map(|process| process.signal(signal)) {
             Some(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {
                 // It changed its user after it was checked, as by setuid or a program with that bit.
-                let reason = other_users(&self.evicted.holder);
-                self.keeps = true;
-                self.end(Outcome::Refused, reason);
+                self.refuse(other_users(&self.evicted.holder));
                 false
             }
             Some(Ok(())) => true,
@@ -401,12 +417,14 @@ impl Case {
         let Step::Asked(ask, until) = &mut self.step else { return };
         match ask.progress() {
             Progress::Pending => {}
+            // Let go of, and claimed anew: its holder has it still for a moment after it handed it over, and only what
+            // was claimed is free for everybody when it is let go of.
             Progress::Handed(camera) => {
-                drop(camera); // and with it the last that is open of it
+                drop(camera);
                 self.let_go();
             }
             Progress::Refused(reason) => {
-                log::debug!("process {} does not yield: {reason}", self.evicted.holder.pid);
+                log::debug!("{reason}");
                 self.terminate(grace);
             }
             // Whether it keeps the camera is found out by who has it.
@@ -474,7 +492,7 @@ fn survival(condition: Condition, place: Option<&str>, tracer: Option<i32>) -> S
 
 /// The removal of all holders, at the same time.
 struct Eviction<'a, 'b> {
-    keys: Vec<String>,
+    filings: Vec<Filing>,
     cases: Vec<Case>,
     options: &'a EvictOptions<'b>,
     ask: bool,
@@ -505,8 +523,8 @@ impl Eviction<'_, '_> {
         let petition = Petition { name: name.clone(), priority: 0, must: true, grace: *grace };
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
             let pid = case.evicted.holder.pid;
-            match self.ask.then(|| Ask::begin(&self.keys, pid, &petition)).flatten() {
-                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace),
+            match self.ask.then(|| Ask::begin(&self.filings, pid, &petition)).flatten() {
+                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace + policy::HAND_OVER_LATE),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);
                     case.terminate(*grace);

@@ -44,6 +44,10 @@ pub const RESET_TIMEOUT: Duration = Duration::from_millis(10_000);
 /// the reset comes.
 pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);
 
+/// How much longer than its grace a holder that is asked is waited for: it uses the grace up where frames are out with
+/// its host, and then makes these private copies and passes the camera on.
+pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
+
 /// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
 pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
 

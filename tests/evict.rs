@@ -9,6 +9,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::party::Party;
+
 use camlease::{Activity, Camera, Condition, Event, EvictOptions, Evicted, Kind, OpenOptions, Outcome, evict, holders};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -144,8 +146,8 @@ fn a_holder_ends_by_sigterm() {
     for name in ["evict-plain", "evict-plain-streams/streaming"] {
         let (mut evictee, pid) = started(name, "plain");
         let begun = Instant::now();
-        let list = evictee.evict(5000);
-        assert!(begun.elapsed() < Duration::from_secs(2), "the end of a process is noticed: {:?}", begun.elapsed());
+        let list = evictee.evict(20_000);
+        assert!(begun.elapsed() < PATIENCE / 2, "the end of a process is noticed: {:?}", begun.elapsed());
         let activity = if name.contains("streams") { Activity::Streaming } else { Activity::Open };
         assert_eq!(list[0].holder.activity, activity);
         assert_eq!(single(list, pid, Outcome::Terminated), "");
@@ -169,7 +171,6 @@ fn a_holder_that_ignores_sigterm_is_killed_after_its_grace() {
     let begun = Instant::now();
     assert_eq!(single(evictee.evict(300), pid, Outcome::Killed), "");
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     free(&evictee.uri);
 }
 
@@ -219,12 +220,14 @@ fn a_child_that_inherited_the_camera_is_a_holder_too() {
 fn all_holders_have_one_grace_together() {
     let mut evictee = Evictee::start("evict-together/streaming", "children");
     let pids: Vec<_> = (0..5).map(|_| evictee.ready()).collect();
-    let begun = Instant::now();
-    let list = evictee.evict(400);
-    assert!(begun.elapsed() < Duration::from_millis(1600), "{:?}", begun.elapsed());
+    let list = evictee.evict(1000);
     assert_eq!(list.len(), pids.len());
     assert!(list.iter().all(|evicted| evicted.outcome == Outcome::Killed), "{list:?}");
     free(&evictee.uri);
+    let when = |line: String| line.strip_prefix("got SIGTERM ").unwrap().parse::<i64>().unwrap();
+    let times: Vec<_> = pids.iter().map(|_| when(evictee.line())).collect();
+    let apart = times.iter().max().unwrap() - times.iter().min().unwrap();
+    assert!(apart < 1000, "one is not told when the time of the other one is over: {times:?}");
 }
 
 #[test]
@@ -295,6 +298,79 @@ fn the_c_face_tells_each_outcome() {
     refused(&["plain", "100", "6"], "flags 0x6 has one that is not known");
 }
 
+/// One of ours, which has the camera and streams.
+fn party(uri: &str) -> Party {
+    let mut party = Party::start();
+    party.ok(&format!("open {uri} wait 3 0 0 the-left-eye"));
+    party.ok("start");
+    party
+}
+
+#[test]
+fn a_holder_of_ours_is_asked_and_yields() {
+    let uri = "virtual:evict-ours";
+    let mut holder = party(uri);
+    let dry = evict(uri, EvictOptions { dry_run: true, ..EvictOptions::default() }).unwrap();
+    assert!(single(dry, holder.pid(), Outcome::None).starts_with("would be asked, then ended by SIGTERM"));
+
+    let grace = Duration::from_secs(20);
+    let options = EvictOptions { name: "the night shift".into(), grace, ..EvictOptions::default() };
+    let begun = Instant::now();
+    let list = evict(uri, options).unwrap();
+    assert!(begun.elapsed() < grace / 2, "{:?}", begun.elapsed());
+    assert_eq!(list[0].holder.lease.as_ref().unwrap().name, "the-left-eye");
+    assert_eq!(single(list, holder.pid(), Outcome::Yielded), "");
+    free(uri);
+    let asked = holder.callback();
+    assert!(asked.starts_with(&format!("asked {} ", std::process::id())), "{asked}");
+    assert!(asked.contains(" 1 20000 the night shift"), "it is told that it must, by when, and who: {asked}");
+    holder.refused("frame 0", "EVICTED");
+
+    // With a frame out it takes all of its grace, and is not ended for it.
+    holder.ok("regain 1000");
+    holder.ok("start");
+    holder.ok("frame");
+    let lines = by_c(uri, &["plain", "300"]);
+    assert_eq!(holder.tell("check"), "OK", "the frame stays");
+    assert!(lines[1].starts_with(&format!("holder {} ", holder.pid())) && lines[1].ends_with(" 1 0 "), "{lines:?}");
+    free(uri);
+}
+
+#[test]
+fn a_holder_of_ours_that_does_not_answer_is_ended() {
+    let uri = "virtual:evict-silent";
+    let holder = party(uri);
+    // SAFETY: no pointers.
+    unsafe { libc::kill(holder.pid(), libc::SIGSTOP) };
+    reached(holder.pid(), Condition::Stopped);
+    let begun = Instant::now();
+    let grace = Duration::from_millis(300);
+    single(evict(uri, EvictOptions { grace, ..EvictOptions::default() }).unwrap(), holder.pid(), Outcome::Terminated);
+    assert!(begun.elapsed() >= grace, "it had its time to answer");
+    free(uri);
+}
+
+#[test]
+fn a_holder_of_ours_in_another_container_is_asked_and_cannot_be_ended() {
+    if !is_root("pid namespaces") {
+        return;
+    }
+    let uri = "virtual:evict-container";
+    let mut holder = party(uri);
+    let lines = by_c(uri, &["container"]);
+    assert!(lines[1].starts_with("holder 0 0 1 "), "{lines:?}");
+    holder.refused("frame 0", "EVICTED");
+    free(uri);
+
+    holder.ok("regain 1000");
+    // SAFETY: no pointers.
+    unsafe { libc::kill(holder.pid(), libc::SIGSTOP) };
+    reached(holder.pid(), Condition::Stopped);
+    let lines = by_c(uri, &["container", "300"]);
+    assert!(lines[1].starts_with("holder 0 0 4 0 it is in another pid namespace"), "{lines:?}");
+    still_busy(uri);
+}
+
 #[test]
 fn this_process_is_refused() {
     let uri = "virtual:evict-self";
@@ -358,6 +434,13 @@ fn another_users_process_is_refused_without_the_right() {
     assert!(lines[1].starts_with(&format!("holder {pid} 65534 4 0 it is a process of user ")), "{lines:?}");
     assert!(lines[1].contains("evict as that user, or as root (CAP_KILL)"), "{lines:?}");
     assert!(evictee.is_alive());
+
+    // One of ours tells everybody that it has the camera.
+    let uri = "virtual:evict-user-3";
+    let mut ours = party(uri);
+    let lines = by_c(uri, &["nobody"]);
+    assert!(lines[1].starts_with(&format!("holder {} 0 4 0 it is a process of user root", ours.pid())), "{lines:?}");
+    ours.ok("frame 1000");
 
     // Who may not even look does not learn who it is, but that there may be somebody.
     let (mut other, _) = started("evict-user-2", "plain");

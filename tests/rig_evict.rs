@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use support::party::Party;
+
 use camlease::{
     Activity, Camera, Condition, EvictOptions, Evicted, Holder, OpenOptions, Outcome, StreamRequest, evict, holders,
 };
@@ -107,6 +109,25 @@ fn v4l2_ctl_ends_by_sigterm() {
         assert_eq!(gone.holder.activity, Activity::Streaming);
         assert!(gone.holder.command.contains("v4l2-ctl"), "{}", gone.holder.command);
         free(&uri);
+    }
+}
+
+#[test]
+fn a_holder_of_ours_yields() {
+    let _alone = alone();
+    require_guest();
+    for uri in both() {
+        let mut holder = Party::start();
+        holder.ok(&format!("open {uri} wait 9 0 0 the-left-eye"));
+        holder.ok("start");
+        holder.ok("frame");
+        // With a frame out, it takes all of its grace.
+        let gone = evicted(&uri, holder.pid(), 700, Outcome::Yielded);
+        assert_eq!(gone.holder.lease.unwrap().name, "the-left-eye");
+        holder.refused("frame 0", "EVICTED");
+        assert_eq!(holder.tell("check"), "OK", "its frame stays");
+        free(&uri);
+        holder.ok("close");
     }
 }
 

@@ -30,9 +30,9 @@ pub trait Source: Send {
     /// Who has it.
     fn holders(&self) -> Holders;
 
-    /// What leases on it are filed under: one key for each camera that the name may mean, none for a kind that
-    /// anybody can open at any time.
-    fn keys(&self) -> Vec<String>;
+    /// What leases on it are filed under: one for each camera that the name may mean, none for a kind that anybody can
+    /// open at any time.
+    fn filings(&self) -> Vec<Filing>;
 
     /// The port that the camera is plugged into, whoever has it and whatever ails it.
     fn port(&self) -> Result<Box<dyn Port>>;

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::*;
 use crate::holders::{Activity, Holders, Target, scan};
 use crate::kernel::{self, AbstractSocket, Closing, Fd};
-use crate::lease::Filing;
+use crate::lease::{Filing, Users};
 use crate::policy;
 use crate::uri::Options;
 
@@ -125,8 +125,8 @@ fn even(fourcc: FourCc, width: u32, height: u32) -> (u32, u32) {
     }
 }
 
-fn key(name: &str) -> String {
-    format!("virtual-{name}")
+fn filing(name: &str) -> Filing {
+    Filing { key: format!("virtual-{name}"), instance: String::new(), users: Users::All }
 }
 
 fn socket_name(name: &str) -> String {
@@ -184,8 +184,8 @@ impl Source for Virtual {
         holders
     }
 
-    fn keys(&self) -> Vec<String> {
-        vec![key(&self.camera.name)]
+    fn filings(&self) -> Vec<Filing> {
+        vec![filing(&self.camera.name)]
     }
 
     fn port(&self) -> Result<Box<dyn Port>> {
@@ -349,7 +349,7 @@ impl Device for Held {
     }
 
     fn filing(&self) -> Option<Filing> {
-        Some(Filing { key: key(&self.camera.name), instance: String::new() })
+        Some(filing(&self.camera.name))
     }
 
     fn hand_over(self: Box<Self>) -> Option<Fd> {

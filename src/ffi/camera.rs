@@ -396,8 +396,8 @@ pub unsafe extern "C" fn camlease_camera_close(camera: *mut camlease_camera) -> 
     })
 }
 
-/// Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that is gone
-/// (CAMLEASE_DISCONNECTED): waits until it is free again, or back. It does not stream then, and what
+/// Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that a reset lost
+/// (CAMLEASE_DISCONNECTED from then on): waits until it is free again, or back. It does not stream then, and what
 /// camlease_camera_info() lent stays as it was.
 ///
 /// @param camera The camera.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::doorbell::GRACE_MOST;
 use super::record::{field, number, one_line};
-use super::{Asker, Found, find};
+use super::{Asker, Filing, Found, find};
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{self, Fd, MessageSocket, Peer};
 use crate::policy;
@@ -52,10 +52,10 @@ pub enum Progress {
 }
 
 impl Ask {
-    /// Asks the process `pid` for one of the cameras with these keys. `None` where it has no lease on one; a failure
+    /// Asks the process `pid` for one of these cameras. `None` where it has no lease on one; a failure
     /// where it cannot be asked: another user's, or it does not listen.
-    pub fn begin(keys: &[String], pid: i32, petition: &Petition) -> Option<Result<Ask>> {
-        let holder = find(keys).into_iter().find(|found| found.pid == pid)?;
+    pub fn begin(filings: &[Filing], pid: i32, petition: &Petition) -> Option<Result<Ask>> {
+        let holder = find(filings).into_iter().find(|found| found.pid == pid)?;
         Some(Ask::of(holder, petition))
     }
 

@@ -86,6 +86,28 @@ pub struct Filing {
     pub key: String,
     /// Tells apart devices that get the same key one after the other.
     pub instance: String,
+    pub users: Users,
+}
+
+/// Who may use a camera. Others can put a file in the runtime folder as well, and are not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    All,
+    /// Root, and the members of this group. A lease's file has that group: only a member can give it to a file.
+    Group(u32),
+    Root,
+}
+
+impl Users {
+    /// Whether the owner of this file is one of them, or this process's own user.
+    fn have(self, about: &fs::Metadata) -> bool {
+        match self {
+            _ if [0, kernel::effective_user()].contains(&about.uid()) => true,
+            Users::All => true,
+            Users::Group(group) => about.gid() == group,
+            Users::Root => false,
+        }
+    }
 }
 
 /// A lease that somebody has now.
@@ -150,7 +172,7 @@ impl Lease {
         };
         let mut refusal = io::Error::from_raw_os_error(libc::ENOENT);
         for folder in Folder::all_for_writing() {
-            match create(&folder, &filing.key, &entry) {
+            match create(&folder, filing, &entry) {
                 Ok((name, file)) => {
                     let path = folder.path_of(&format!("{name}{DOOR}"));
                     let bell = Doorbell::hang(&path, door)
@@ -218,10 +240,10 @@ impl Drop for Paper {
 }
 
 /// Makes a lease's file. It is locked before it says anything.
-fn create(folder: &Folder, key: &str, entry: &Entry) -> io::Result<(String, Fd)> {
+fn create(folder: &Folder, filing: &Filing, entry: &Entry) -> io::Result<(String, Fd)> {
     let mut refusal = io::Error::from_raw_os_error(libc::EEXIST);
     for _ in 0..policy::LEASE_NAMES {
-        let name = format!("{}{:016x}", prefix_of(key), kernel::random());
+        let name = format!("{}{:016x}", prefix_of(&filing.key), kernel::random());
         let file = match folder.create(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -232,6 +254,10 @@ fn create(folder: &Folder, key: &str, entry: &Entry) -> io::Result<(String, Fd)>
         match locked {
             Ok(()) if file.as_file().metadata()?.nlink() == 1 => {
                 file.as_file().write_all_at(entry.to_text().as_bytes(), 0)?;
+                if let Users::Group(group) = filing.users {
+                    // One who got the camera past its group, by an access list say, is believed by root and itself.
+                    let _ = std::os::unix::fs::fchown(&*file.as_file(), None, Some(group));
+                }
                 file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
                 return Ok((name, file));
             }
@@ -255,16 +281,20 @@ fn look(file: &Fd) -> Option<(Entry, fs::Metadata)> {
     Some((Entry::parse(&text)?, about))
 }
 
-/// Who has the cameras with these keys, by what the holders say.
-pub fn find(keys: &[String]) -> Vec<Found> {
+/// Who has these cameras, by what the holders say.
+pub fn find(filings: &[Filing]) -> Vec<Found> {
     let mut found = Vec::new();
     for folder in Folder::all() {
-        for name in keys.iter().flat_map(|key| names(&folder, key)) {
+        let of_each = |filing: &Filing| {
+            let users = filing.users;
+            names(&folder, &filing.key).into_iter().map(move |name| (name, users))
+        };
+        for (name, users) in filings.iter().flat_map(of_each) {
             let Ok(file) = folder.open(&name, libc::O_RDONLY) else { continue };
             if !kernel::is_locked_for_writing(&file) {
                 continue;
             }
-            let Some((entry, about)) = look(&file) else { continue };
+            let Some((entry, about)) = look(&file).filter(|(_, about)| users.have(about)) else { continue };
             let door = folder.path_of(&format!("{name}{DOOR}"));
             if let Some(lease) = verify(entry, about.uid(), door) {
                 found.push(lease);
@@ -310,7 +340,8 @@ fn sweep(filing: &Filing) -> (LastExit, bool) {
             if !removable && kernel::is_locked_for_writing(&file) {
                 continue; // it is somebody's: not of this camera any more, or of a hostile user's making
             }
-            if let Some((entry, _)) = look(&file)
+            if let Some((entry, about)) = look(&file)
+                && filing.users.have(&about)
                 && entry.boot == boot()
                 && entry.instance == filing.instance
                 && last.as_ref().is_none_or(|last| last.since_ns < entry.since_ns)
@@ -335,7 +366,7 @@ fn sweep(filing: &Filing) -> (LastExit, bool) {
 /// Who has a camera: from /proc, and with what the holders tell of themselves.
 pub fn holders(source: &dyn Source) -> Holders {
     let mut all = source.holders();
-    for lease in find(&source.keys()) {
+    for lease in find(&source.filings()) {
         if let Some(holder) = all.list.iter_mut().find(|holder| holder.pid == lease.pid && holder.other_node.is_none())
         {
             holder.lease = Some(lease.record);
@@ -366,4 +397,33 @@ fn process_space() -> u64 {
 
 fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_who_may_use_the_camera_are_believed() {
+        if kernel::effective_user() != 0 {
+            println!("SKIPPED: only_those_who_may_use_the_camera_are_believed: needs root to play other users");
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("camlease-believed-{}", process::id()));
+        fs::write(&path, "").unwrap();
+        let (somebody, group, other_group) = (65534, 44, 65534);
+        for (owner, owners_group, users, believed) in [
+            (somebody, group, Users::Group(group), true),
+            (somebody, other_group, Users::Group(group), false),
+            (0, other_group, Users::Group(group), true),
+            (somebody, group, Users::Root, false),
+            (0, 0, Users::Root, true),
+            (somebody, other_group, Users::All, true),
+        ] {
+            std::os::unix::fs::chown(&path, Some(owner), Some(owners_group)).unwrap();
+            let about = fs::metadata(&path).unwrap();
+            assert_eq!(users.have(&about), believed, "{owner} {owners_group} {users:?}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
 }

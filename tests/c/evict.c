@@ -9,6 +9,7 @@
  *   no_kill  has no CAP_KILL
  *   no_pidfd the kernel gives it no pidfd
  *   inside   is in a pid namespace of its own, with the /proc of the one outside
+ *   container is in a pid namespace of its own, with its own /proc
  *   cancel   another thread cancels it after 200 ms
  *   shutdown another thread shuts the library down after 200 ms
  */
@@ -23,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -92,15 +94,17 @@ int main(int argc, char **argv)
         drop_cap_kill();
     if (strcmp(what, "no_pidfd") == 0)
         refuse_pidfds();
-    if (strcmp(what, "inside") == 0) {
+    if (strcmp(what, "inside") == 0 || strcmp(what, "container") == 0) {
         int ended;
         pid_t child;
-        check(unshare(CLONE_NEWPID) == 0, "unshare");
+        check(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0, "unshare");
+        check(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "mount");
         child = fork();
         if (child) {
             waitpid(child, &ended, 0);
             return WIFEXITED(ended) ? WEXITSTATUS(ended) : 3;
         }
+        check(strcmp(what, "inside") == 0 || mount("proc", "/proc", "proc", 0, NULL) == 0, "mount of /proc");
     }
     if (strcmp(what, "cancel") == 0) {
         check(camlease_cancel_new(&cancel) == CAMLEASE_OK, "cancel");

@@ -8,7 +8,8 @@
  *   close    on SIGTERM it lets the camera go and stays
  *   busy     on SIGTERM it stays, and lets the camera go 300 ms later
  *   child    a child of it has the camera as well
- *   children it has four such children, and all ignore SIGTERM
+ *   children it has four children, and all say "got SIGTERM MS"
+ *            of the monotonic clock, and stay
  *   heir     on SIGTERM it leaves a child with the camera, and ends; the child ends by SIGTERM
  *   heirs    the same, and the child does as its parent did, for ever
  *   zombie   its first thread ends, another one stays
@@ -37,6 +38,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static int sockets[2] = { -1, -1 };
@@ -85,6 +87,14 @@ static void on_stopped(int unused)
     (void)unused;
     say("got SIGTERM", 0);
     _exit(0);
+}
+
+static void on_children(int unused)
+{
+    struct timespec now;
+    (void)unused;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    say("got SIGTERM", (int)(now.tv_sec % 1000000 * 1000 + now.tv_nsec / 1000000));
 }
 
 static void on_late(int unused)
@@ -170,8 +180,10 @@ int main(int argc, char **argv)
     }
     sockets[0] = take(argv[1]);
 
-    if (is(what, "ignore") || is(what, "children"))
+    if (is(what, "ignore"))
         signal(SIGTERM, SIG_IGN);
+    if (is(what, "children"))
+        signal(SIGTERM, on_children);
     if (is(what, "late") || is(what, "vfork")) /* without a handler SIGTERM would end it there as SIGKILL does */
         signal(SIGTERM, on_late);
     if (is(what, "stop"))

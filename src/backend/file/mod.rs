@@ -90,7 +90,7 @@ impl Source for Recording {
     }
 
     /// A file is nobody's.
-    fn keys(&self) -> Vec<String> {
+    fn filings(&self) -> Vec<Filing> {
         Vec::new()
     }
 

@@ -7,7 +7,7 @@ use v4l::v4l_sys::*;
 
 use super::node::{OpenNode, PixelFormat, Request, text};
 use super::stream::Mapped;
-use super::{sysfs, usb};
+use super::usb;
 use crate::backend::paced::buffers_within;
 use crate::backend::{Device, Identity, Port, Stream};
 use crate::error::{Error, Kind, Result};
@@ -199,9 +199,7 @@ impl Device for Held {
     }
 
     fn filing(&self) -> Option<Filing> {
-        let number = self.node.fd.as_file().metadata().ok()?.rdev();
-        // A USB device gets another number each time that it is plugged in.
-        Some(Filing { key: super::key(number), instance: sysfs::usb_number(&self.node.path).unwrap_or_default() })
+        Some(super::filing(&self.node.path, &self.node.fd.as_file().metadata().ok()?))
     }
 
     fn hand_over(self: Box<Self>) -> Option<Fd> {

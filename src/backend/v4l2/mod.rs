@@ -18,6 +18,7 @@ use crate::format::Format;
 use crate::holders::{Holders, Target, scan};
 use crate::kernel;
 use crate::kernel::Fd;
+use crate::lease::{Filing, Users};
 use crate::slab::{Slab, Token};
 use crate::uri::UsbDevice;
 
@@ -154,12 +155,9 @@ impl Source for Node {
         all
     }
 
-    fn keys(&self) -> Vec<String> {
-        self.candidates()
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|node| Some(key(fs::metadata(node).ok()?.rdev())))
-            .collect()
+    fn filings(&self) -> Vec<Filing> {
+        let filing = |node: &PathBuf| Some(filing(node, &fs::metadata(node).ok()?));
+        self.candidates().unwrap_or_default().iter().filter_map(filing).collect()
     }
 
     fn port(&self) -> Result<Box<dyn super::Port>> {
@@ -257,8 +255,18 @@ fn open(path: &Path) -> Result<OpenNode> {
 }
 
 /// By the device's number and not its path: a container may know the camera by another one.
-fn key(number: u64) -> String {
-    format!("v4l2-{}-{}", libc::major(number), libc::minor(number))
+fn filing(node: &Path, about: &fs::Metadata) -> Filing {
+    let number = about.rdev();
+    Filing {
+        key: format!("v4l2-{}-{}", libc::major(number), libc::minor(number)),
+        // A USB device gets another number each time that it is plugged in.
+        instance: sysfs::usb_number(node).unwrap_or_default(),
+        users: match about.mode() {
+            mode if mode & 0o006 == 0o006 => Users::All,
+            mode if mode & 0o060 == 0o060 => Users::Group(about.gid()),
+            _ => Users::Root,
+        },
+    }
 }
 
 fn identity(node: &OpenNode) -> Identity {
