@@ -13,7 +13,7 @@
  * - Structs begin with struct_size and grow at their end only. Initialise them with their macro CAMLEASE_..._INIT;
  *   non-zero bytes past the end that the library knows are refused.
  * - Any integer may be passed for an enumerated value: one that is not known is CAMLEASE_INVALID_ARGUMENT.
- * - No signal handler is installed.
+ * - No signal handler is installed, unless camlease_release_on_signals() asks for it.
  * - camlease_camera_info and camlease_camera_stats are calls and structs: write "struct" before the structs' names.
  *
  * Generated from the sources; do not edit.
@@ -339,6 +339,56 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * What a developer of the library wants to know.
  */
 #define CAMLEASE_LOG_DEBUG 4
+
+/**
+ * SIGHUP: the terminal is gone.
+ */
+#define CAMLEASE_SIGNAL_HUP 1
+
+/**
+ * SIGINT: Ctrl+C.
+ */
+#define CAMLEASE_SIGNAL_INT 2
+
+/**
+ * SIGQUIT: Ctrl+\.
+ */
+#define CAMLEASE_SIGNAL_QUIT 4
+
+/**
+ * SIGTERM: what service managers and kill send.
+ */
+#define CAMLEASE_SIGNAL_TERM 8
+
+/**
+ * SIGPIPE: whoever read the output is gone.
+ */
+#define CAMLEASE_SIGNAL_PIPE 16
+
+/**
+ * SIGALRM.
+ */
+#define CAMLEASE_SIGNAL_ALRM 32
+
+/**
+ * SIGUSR1.
+ */
+#define CAMLEASE_SIGNAL_USR1 64
+
+/**
+ * SIGUSR2.
+ */
+#define CAMLEASE_SIGNAL_USR2 128
+
+/**
+ * SIGXCPU: the processor time is used up.
+ */
+#define CAMLEASE_SIGNAL_XCPU 256
+
+/**
+ * Those by which a program is asked to end: SIGHUP, SIGINT, SIGQUIT and SIGTERM.
+ */
+#define CAMLEASE_SIGNAL_USUAL 15
 
 /**
  * A camera that this process holds.
@@ -1534,6 +1584,24 @@ camlease_status camlease_set_log_callback(camlease_log_callback callback, void *
  */
 camlease_status camlease_camera_reset(struct camlease_camera *camera,
                                       const struct camlease_reset_options *options);
+
+/**
+ * From now on, when one of these signals arrives, the cameras of this process are released, the last one opened
+ * first, and then the signal does what it would have done without this library: the host's own handler runs, in the
+ * same thread and with the same arguments, or the default action is taken. The release takes up to
+ * camlease_set_shutdown_timeout(). A second signal is not held up by the first.
+ *
+ * Calls on released cameras give CAMLEASE_CLOSED, and so do opens that were under way; their handles are still to be
+ * closed. Cameras may be opened again if the host goes on. Handlers that the host installs later replace this
+ * library's; they may call what they replaced. An ignored signal stays ignored. A thread that the signal finds in a call
+ * of this library gets its effect before that call returns.
+ *
+ * @param set Sum of CAMLEASE_SIGNAL_ values, which replaces the former set; 0 takes this library's handlers away again.
+ * So does unloading the library.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT for a value that is not known; CAMLEASE_SHUT_DOWN; CAMLEASE_IO when
+ * the process has no thread or memory left. Callable from any thread, but not from a signal handler.
+ */
+camlease_status camlease_release_on_signals(uint32_t set);
 
 /**
  * Name of a status value, as "CAMLEASE_BUSY".

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Device, Notice, Source};
@@ -15,6 +15,7 @@ use crate::kernel::{Event, Inotify, poll, readable};
 use crate::lease::{self, Ask, Petition, Progress};
 use crate::policy;
 use crate::slab::{Slab, Token};
+use crate::{fork, signals};
 
 /// Told who holds a camera when a wait for it begins, and again when that changes: in words, and as a list.
 pub type OnWait<'a> = &'a mut dyn FnMut(&str, &Holders);
@@ -61,6 +62,88 @@ thread_local! {
     static OWN_WAITS: Cell<usize> = const { Cell::new(0) };
 }
 
+/// The opens that are under way, for a release on a signal.
+static OPENS: Slab<Open> = Slab::new(13);
+/// Releases on signals so far, and the signal of the last: `[count][signal: 8 bits]`.
+static RELEASES: AtomicU64 = AtomicU64::new(0);
+/// Whether one is under way: what is opened meanwhile would be in use when the signal has its effect.
+static RELEASING: AtomicBool = AtomicBool::new(false);
+
+struct Open {
+    epoch: u64,
+    /// [`RELEASES`] at its begin.
+    seen: u64,
+    /// A function of the host's runs in the middle of it.
+    calls_out: AtomicBool,
+}
+
+thread_local! {
+    /// The innermost open that this thread is in, and [`RELEASES`] at its begin.
+    static OPENING: Cell<Option<(Token, u64)>> = const { Cell::new(None) };
+}
+
+/// An open that is under way in this thread.
+pub struct Opening {
+    outer: Option<(Token, u64)>,
+}
+
+impl Opening {
+    pub fn begin() -> Opening {
+        let seen = RELEASES.load(Ordering::SeqCst);
+        let open = OPENS.insert(Open { epoch: fork::epoch(), seen, calls_out: AtomicBool::new(false) });
+        fence(Ordering::SeqCst); // a release that does not see this open is seen by it
+        // One for which there is no place is not waited for, and that is all.
+        Opening { outer: OPENING.replace(Some((open.unwrap_or(0), seen))) }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some((open, _)) = OPENING.replace(self.outer) {
+            OPENS.remove(open);
+        }
+    }
+}
+
+/// Runs a function of the host's in the middle of an open, which holds no camera meanwhile.
+fn call_out(call: impl FnOnce()) {
+    let open = OPENING.get().and_then(|(open, _)| OPENS.get(open));
+    let calls_out = |calls: bool| open.iter().for_each(|open| open.calls_out.store(calls, Ordering::SeqCst));
+    calls_out(true);
+    {
+        let _outside = signals::outside();
+        call();
+    }
+    calls_out(false);
+}
+
+/// A signal ends all opens that are under way, and refuses others while this lives.
+pub struct Release(());
+
+impl Release {
+    pub fn begin(signal: i32) -> Release {
+        RELEASING.store(true, Ordering::SeqCst);
+        let count = (RELEASES.load(Ordering::SeqCst) >> 8) + 1;
+        RELEASES.store(count << 8 | signal as u64, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        WAITS.each().for_each(|(_, wait)| wait.signal());
+        Release(())
+    }
+
+    /// Whether an open that it has ended may hold a camera still.
+    pub fn opens_under_way(&self) -> bool {
+        let releases = RELEASES.load(Ordering::SeqCst);
+        let mut before = OPENS.each().filter(|(_, open)| open.epoch == fork::epoch() && open.seen != releases);
+        before.any(|(_, open)| !open.calls_out.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        RELEASING.store(false, Ordering::SeqCst);
+    }
+}
+
 /// No open succeeds from now on, and those that wait give up.
 pub fn shut_down() {
     SHUT_DOWN.store(true, Ordering::SeqCst);
@@ -74,6 +157,12 @@ pub fn others_wait() -> bool {
 }
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
+    let releases = RELEASES.load(Ordering::SeqCst);
+    if RELEASING.load(Ordering::SeqCst) || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
+        let signal = signals::name(releases as u8 as i32);
+        return Err(Error::new(Kind::Closed, format!("{uri}: {signal} came while it was being opened"))
+            .hint("open it again if the program is to go on"));
+    }
     match SHUT_DOWN.load(Ordering::SeqCst) {
         true => {
             Err(Error::new(Kind::ShutDown, format!("{uri}: the library was shut down; nothing can be opened any more")))
@@ -315,7 +404,7 @@ impl Waiting<'_> {
                 Kind::Busy => format!("{}: waiting for it, {holders}", self.uri),
                 _ => format!("{}: waiting for it, {refusal}", self.uri),
             };
-            on_wait(&message, &holders);
+            call_out(|| on_wait(&message, &holders));
             self.last_holders = Some(holders);
         }
     }
@@ -369,8 +458,8 @@ impl Entry {
             .insert(event.clone())
             .map_err(|_| Error::new(Kind::Internal, "more opens wait than there are places for"))?;
         fence(Ordering::SeqCst);
-        if SHUT_DOWN.load(Ordering::SeqCst) {
-            event.signal(); // the shutdown that has just happened did not see it
+        if refuse_when_shut_down("").is_err() {
+            event.signal(); // the shutdown or signal that has just come did not see it
         }
         Ok(Entry { event, token, own: false })
     }

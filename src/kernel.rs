@@ -596,6 +596,15 @@ impl Closing {
         }
     }
 
+    /// Waits until it is closed, but not for longer than `deadline`.
+    pub fn is_closed_by(&mut self, deadline: Instant) -> bool {
+        if self.thread.is_some_and(|thread| joined_by(thread, deadline)) {
+            self.thread = None;
+            fork::leave_fd(self.entered, || {});
+        }
+        self.thread.is_none()
+    }
+
     /// Waits until it is closed, but not for longer than `deadline`: false when it hangs still. The kernel goes on
     /// with it.
     pub fn end_by(self, deadline: Instant) -> bool {
@@ -696,17 +705,20 @@ fn close_thread(number: RawFd) -> Option<libc::pthread_t> {
 }
 
 fn join_by(thread: libc::pthread_t, deadline: Instant) -> bool {
+    let joined = joined_by(thread, deadline);
+    if !joined {
+        // SAFETY: neither joined nor detached before.
+        unsafe { libc::pthread_detach(thread) };
+    }
+    joined
+}
+
+fn joined_by(thread: libc::pthread_t, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now()).as_nanos() as i64;
     let until = clock_ns(libc::CLOCK_REALTIME) + left;
     let until = libc::timespec { tv_sec: until / 1_000_000_000, tv_nsec: (until % 1_000_000_000) as libc::c_long };
-    // SAFETY: a thread that is joined or detached here, once; `until` is valid.
-    unsafe {
-        let joined = pthread_timedjoin_np(thread, std::ptr::null_mut(), &until) == 0;
-        if !joined {
-            libc::pthread_detach(thread);
-        }
-        joined
-    }
+    // SAFETY: a thread that was neither joined nor detached; `until` is valid.
+    unsafe { pthread_timedjoin_np(thread, std::ptr::null_mut(), &until) == 0 }
 }
 
 unsafe extern "C" {

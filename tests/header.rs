@@ -23,7 +23,7 @@ const INTRODUCTION: &str = r#"/**
  * - Structs begin with struct_size and grow at their end only. Initialise them with their macro CAMLEASE_..._INIT;
  *   non-zero bytes past the end that the library knows are refused.
  * - Any integer may be passed for an enumerated value: one that is not known is CAMLEASE_INVALID_ARGUMENT.
- * - No signal handler is installed.
+ * - No signal handler is installed, unless camlease_release_on_signals() asks for it.
  * - camlease_camera_info and camlease_camera_stats are calls and structs: write "struct" before the structs' names.
  *
  * Generated from the sources; do not edit.

@@ -20,5 +20,6 @@ mod handle;
 mod holder_list;
 mod library;
 mod reset;
+mod signals;
 mod status;
 mod structs;
