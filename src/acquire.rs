@@ -178,6 +178,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         uri,
         begun,
         deadline: wait.timeout.map(|timeout| begun + timeout),
+        evict_at: wait.evict.map(|grace| begun + grace + policy::HAND_OVER_LATE),
         wait,
         attempts: 0,
         tight_until: begun,
@@ -187,10 +188,8 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         asks: Vec::new(),
         asked: Vec::new(),
         refusals: Vec::new(),
-        evict_at: None,
         evictions: 0,
     };
-    waiting.evict_at = waiting.wait.evict.map(|grace| begun + grace);
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
         Err(refusal) => refusal,

@@ -779,6 +779,25 @@ pub fn share_descriptors(one: i32, other: i32) -> Option<bool> {
     }
 }
 
+/// Whether a process has any mapping of a file that is shared with others, by its open /proc/PID/maps; `None` where the
+/// kernel does not tell (before 6.11), or the process has no memory.
+pub fn has_shared_files(maps: &Fd) -> Option<bool> {
+    const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611; // linux/fs.h: _IOWR('f', 17, struct procmap_query)
+    const SHARED: u64 = 0x08;
+    const THIS_OR_NEXT: u64 = 0x10;
+    const OF_A_FILE: u64 = 0x20;
+    // struct procmap_query: its size, what is asked for, from which address; the answer is not read.
+    let mut query = [0u64; 13];
+    query[0] = size_of_val(&query) as u64;
+    query[1] = SHARED | THIS_OR_NEXT | OF_A_FILE;
+    // SAFETY: room of the size that the request's number and the first member tell.
+    match check(unsafe { libc::ioctl(maps.number(), PROCMAP_QUERY, query.as_mut_ptr()) }) {
+        Ok(()) => Some(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// How many processors the calling thread may use: one for a real-time thread, whose priority a thread that it starts
 /// would inherit.
 pub fn processors() -> usize {
