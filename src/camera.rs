@@ -597,7 +597,7 @@ impl Shared {
             _ => Lease::prepare(&filing, &self.holder_name, self.priority),
         };
         match ready {
-            Ok(lease) => {
+            Ok(mut lease) => {
                 let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
                 lease.hold(door);
                 *timed::lock(&self.lease) = Some(lease);

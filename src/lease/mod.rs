@@ -8,7 +8,7 @@
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use std::time::Duration;
 use std::{fs, process};
@@ -125,7 +125,6 @@ pub struct Found {
 
 /// A lease of this process. Dropping it gives it up.
 pub struct Lease {
-    filing: Filing,
     /// `None` once the camera was handed over.
     paper: Option<Paper>,
     bell: Option<Doorbell>,
@@ -138,16 +137,18 @@ struct Paper {
     folder: Folder,
     name: String,
     past: Arc<Past>,
+    /// The camera is its holder's.
+    is_held: bool,
 }
 
-/// What the holders before left. Looked at after the camera was got: whoever waits for it is to have it at once.
-#[derive(Default)]
+/// What the holders before left. Looked at when it is asked for, and at the end: whoever waited for the camera is to
+/// have it at once.
 struct Past {
+    filing: Filing,
     swept: Mutex<Option<Swept>>,
-    done: Condvar,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Swept {
     last_exit: LastExit,
     /// Something stays that this user may not remove.
@@ -155,17 +156,8 @@ struct Swept {
 }
 
 impl Past {
-    fn tell(&self, swept: Swept) {
-        timed::lock(&self.swept).get_or_insert(swept);
-        self.done.notify_all();
-    }
-
-    /// Waits until it is known, but not for long.
     fn swept(&self) -> Swept {
-        let known = timed::lock(&self.swept);
-        let waited = self.done.wait_timeout_while(known, policy::HAND_OVER_END, |swept| swept.is_none());
-        let (swept, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        swept.unwrap_or_default()
+        *timed::lock(&self.swept).get_or_insert_with(|| sweep(&self.filing))
     }
 }
 
@@ -207,9 +199,9 @@ impl Lease {
                     let bell = Doorbell::hang(&path)
                         .inspect_err(|e| log::warn!("{}: nobody can ask this holder: {e}", path.display()))
                         .ok();
-                    let past = Arc::<Past>::default();
-                    let paper = Some(Paper { file, folder, name, past: past.clone() });
-                    return Ok(Lease { filing: filing.clone(), paper, bell, past });
+                    let past = Arc::new(Past { filing: filing.clone(), swept: Mutex::default() });
+                    let paper = Some(Paper { file, folder, name, past: past.clone(), is_held: false });
+                    return Ok(Lease { paper, bell, past });
                 }
                 Err(error) => refusal = error,
             }
@@ -218,18 +210,16 @@ impl Lease {
     }
 
     pub fn filing(&self) -> &Filing {
-        &self.filing
+        &self.past.filing
     }
 
-    /// The camera is this process's. What the holder before left is looked at by the doorbell's thread.
-    pub fn hold(&self, door: Weak<dyn Door>) {
-        let (filing, past) = (self.filing.clone(), self.past.clone());
-        let look_back = move || past.tell(sweep(&filing));
-        match &self.bell {
-            Some(bell) => bell.begin(door, Box::new(look_back)),
-            None => look_back(),
+    /// The camera is this process's.
+    pub fn hold(&mut self, door: Weak<dyn Door>) {
+        if let Some(bell) = &self.bell {
+            bell.begin(door);
         }
-        if let Some(paper) = &self.paper {
+        if let Some(paper) = &mut self.paper {
+            paper.is_held = true;
             let since = Entry::since_text(now_ns());
             let _ = paper.file.as_file().write_at(since.as_bytes(), Entry::SINCE_AT);
             paper.write(Doing::Open);
@@ -278,7 +268,8 @@ impl Drop for Paper {
         if !self.file.is_own() {
             return;
         }
-        if timed::lock(&self.past.swept).is_some_and(|swept| swept.remains) {
+        // One that only waited leaves the past to the next one.
+        if self.is_held && self.past.swept().remains {
             self.write(Doing::Ended);
             // Somebody who may remove both will.
             return;
