@@ -149,11 +149,9 @@ impl Target {
         let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(|error| failed(&name, error))?);
         Ok(match self.kind {
             Kind::Y4m => Box::new(Clip::new(&name, Y4m::new(file, format), part)),
-            Kind::Avi => Box::new(Clip::new(
-                &name,
-                Avi::new(file, format, quality).map_err(|error| failed(&name, error))?,
-                part,
-            )),
+            Kind::Avi => {
+                Box::new(Clip::new(&name, Avi::new(file, format, quality).map_err(|error| failed(&name, error))?, part))
+            }
             _ => Box::new(Clip::new(&name, Raw::new(file), part)),
         })
     }

@@ -170,7 +170,7 @@ impl Run<'_> {
 
     /// Runs the command once: how it ended, and whether because we were told to end.
     fn once(&self, signals: &Signals) -> Result<(Ended, bool), Exit> {
-        let mut running = Running::start(&self.args.command).map_err(|error| {
+        let mut running = Running::start(&self.args.command, signals.mask_before()).map_err(|error| {
             // As a shell has it.
             let (exit, kind) = match error.kind() {
                 std::io::ErrorKind::NotFound => (Exit(127), "not_found"),
