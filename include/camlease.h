@@ -13,7 +13,7 @@
  * - Structs begin with struct_size and grow at their end only. Initialise them with their macro CAMLEASE_..._INIT;
  *   non-zero bytes past the end that the library knows are refused.
  * - Any integer may be passed for an enumerated value: one that is not known is CAMLEASE_INVALID_ARGUMENT.
- * - No signal handler is installed.
+ * - No signal handler is installed, unless camlease_release_on_signals() asks for it.
  * - camlease_camera_info and camlease_camera_stats are calls and structs: write "struct" before the structs' names.
  *
  * Generated from the sources; do not edit.
@@ -43,6 +43,9 @@
 
 /** Initialiser of a struct camlease_asker. */
 #define CAMLEASE_ASKER_INIT { sizeof(struct camlease_asker), 0, 0, 0, 0, 0, NULL }
+
+/** Initialiser of a struct camlease_reset_options. */
+#define CAMLEASE_RESET_OPTIONS_INIT { sizeof(struct camlease_reset_options), 10000 }
 
 /** Initialiser of a struct camlease_stream_options. */
 #define CAMLEASE_STREAM_OPTIONS_INIT { sizeof(struct camlease_stream_options), 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -81,6 +84,7 @@ typedef struct camlease_cancel camlease_cancel; /**< See the struct. */
 typedef struct camlease_asker camlease_asker; /**< See the struct. */
 typedef struct camlease_open_options camlease_open_options; /**< See the struct. */
 typedef struct camlease_stream_options camlease_stream_options; /**< See the struct. */
+typedef struct camlease_reset_options camlease_reset_options; /**< See the struct. */
 typedef struct camlease_frame_data camlease_frame_data; /**< See the struct. */
 typedef struct camlease_plane camlease_plane; /**< See the struct. */
 typedef struct camlease_device_info camlease_device_info; /**< See the struct. */
@@ -335,6 +339,56 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * What a developer of the library wants to know.
  */
 #define CAMLEASE_LOG_DEBUG 4
+
+/**
+ * SIGHUP: the terminal is gone.
+ */
+#define CAMLEASE_SIGNAL_HUP 1
+
+/**
+ * SIGINT: Ctrl+C.
+ */
+#define CAMLEASE_SIGNAL_INT 2
+
+/**
+ * SIGQUIT: Ctrl+\.
+ */
+#define CAMLEASE_SIGNAL_QUIT 4
+
+/**
+ * SIGTERM: what service managers and kill send.
+ */
+#define CAMLEASE_SIGNAL_TERM 8
+
+/**
+ * SIGPIPE: whoever read the output is gone.
+ */
+#define CAMLEASE_SIGNAL_PIPE 16
+
+/**
+ * SIGALRM.
+ */
+#define CAMLEASE_SIGNAL_ALRM 32
+
+/**
+ * SIGUSR1.
+ */
+#define CAMLEASE_SIGNAL_USR1 64
+
+/**
+ * SIGUSR2.
+ */
+#define CAMLEASE_SIGNAL_USR2 128
+
+/**
+ * SIGXCPU: the processor time is used up.
+ */
+#define CAMLEASE_SIGNAL_XCPU 256
+
+/**
+ * Those by which a program is asked to end: SIGHUP, SIGINT, SIGQUIT and SIGTERM.
+ */
+#define CAMLEASE_SIGNAL_USUAL 15
 
 /**
  * A camera that this process holds.
@@ -695,7 +749,7 @@ struct camlease_camera_stats {
    */
   uint64_t busy_wait_ns;
   /**
-   * Resets of the device. 0 in this version.
+   * Resets of the device, by camlease_camera_reset() and before its use.
    */
   uint64_t resets;
   /**
@@ -970,6 +1024,20 @@ struct camlease_frame_data {
 typedef void (*camlease_log_callback)(void *user_data, uint32_t level, const char *message);
 
 /**
+ * How to reset a camera. Initialise with CAMLEASE_RESET_OPTIONS_INIT.
+ */
+struct camlease_reset_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Milliseconds for all of it: the reset, the camera's return, and a fresh frame. -1 waits without end.
+   */
+  int32_t timeout_ms;
+};
+
+/**
  * Success.
  */
 #define CAMLEASE_OK 0
@@ -1095,8 +1163,8 @@ camlease_status camlease_camera_open(const char *uri,
 camlease_status camlease_camera_close(struct camlease_camera *camera);
 
 /**
- * Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that is gone
- * (CAMLEASE_DISCONNECTED): waits until it is free again, or back. It does not stream then, and what
+ * Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that a reset lost
+ * (CAMLEASE_DISCONNECTED from then on): waits until it is free again, or back. It does not stream then, and what
  * camlease_camera_info() lent stays as it was.
  *
  * @param camera The camera.
@@ -1489,6 +1557,51 @@ void camlease_set_shutdown_timeout(uint32_t timeout_ms);
  * callback. Callable from any thread, but not from a log callback.
  */
 camlease_status camlease_set_log_callback(camlease_log_callback callback, void *user_data, uint32_t level);
+
+/**
+ * Resets a camera's USB port, as if it were unplugged and plugged in again: for one that is stuck. Waits until the
+ * same camera is back, claims it, and sees a fresh frame of it.
+ *
+ * A camera that streamed streams on, with what it was started with, and its sequence numbers begin anew; one that
+ * did not does not afterwards. The handle and its descriptor stay. Frames that are out stay readable. Other calls on
+ * the camera wait meanwhile, but for camlease_frame_release() and camlease_camera_close(). Controls have the values
+ * that the camera has when it is plugged in. All of the device is reset: a camera's microphone, too.
+ *
+ * When it does not come back, it is lost: calls on it give CAMLEASE_DISCONNECTED and the reason, until
+ * camlease_camera_regain() gets it back. The kernel asks a camera that does not answer for some seconds more than this
+ * call may wait.
+ *
+ * @param camera The camera.
+ * @param options NULL for the initialiser's values.
+ * @return CAMLEASE_OK. With nothing changed: CAMLEASE_UNSUPPORTED for a camera that is not on USB;
+ * CAMLEASE_PERMISSION (the message has the udev rule that grants it); CAMLEASE_BUSY when somebody streams from another
+ * node of the same device; CAMLEASE_INVALID_ARGUMENT, which timeout_ms 0 is, too. And
+ * CAMLEASE_IO when the port refused, and the camera goes on as before; CAMLEASE_TIMEOUT when the camera is back and
+ * held, but no frame came in time, or another failure of camlease_camera_start(), when it is held and does not stream;
+ * CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody else took it; CAMLEASE_CLOSED,
+ * CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
+ * Callable from any thread.
+ */
+camlease_status camlease_camera_reset(struct camlease_camera *camera,
+                                      const struct camlease_reset_options *options);
+
+/**
+ * From now on, when one of these signals arrives, the cameras of this process are released, the last one opened
+ * first, and then the signal does what it would have done without this library: the host's own handler runs, in the
+ * same thread and with the same arguments, or the default action is taken. The release takes up to
+ * camlease_set_shutdown_timeout(). A second signal is not held up by the first.
+ *
+ * Calls on released cameras give CAMLEASE_CLOSED, and so do opens that were under way; their handles are still to be
+ * closed. Cameras may be opened again if the host goes on. Handlers that the host installs later replace this
+ * library's; they may call what they replaced. An ignored signal stays ignored. A thread that the signal finds in a call
+ * of this library gets its effect before that call returns.
+ *
+ * @param set Sum of CAMLEASE_SIGNAL_ values, which replaces the former set; 0 takes this library's handlers away again.
+ * So does unloading the library.
+ * @return CAMLEASE_OK; CAMLEASE_INVALID_ARGUMENT for a value that is not known; CAMLEASE_SHUT_DOWN; CAMLEASE_IO when
+ * the process has no thread or memory left. Callable from any thread, but not from a signal handler.
+ */
+camlease_status camlease_release_on_signals(uint32_t set);
 
 /**
  * Name of a status value, as "CAMLEASE_BUSY".

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::backend::{Device, Notice, Source};
@@ -15,6 +15,7 @@ use crate::kernel::{Event, Inotify, poll, readable};
 use crate::lease::{self, Ask, Petition, Progress};
 use crate::policy;
 use crate::slab::{Slab, Token};
+use crate::{fork, signals};
 
 /// Told who holds a camera when a wait for it begins, and again when that changes: in words, and as a list.
 pub type OnWait<'a> = &'a mut dyn FnMut(&str, &Holders);
@@ -25,6 +26,8 @@ pub struct Wait<'a> {
     pub timeout: Option<Duration>,
     /// Wait for a camera that is not there at all, too.
     pub for_device: bool,
+    /// The camera was reset: until it is back for good, any failure may be one that passes.
+    pub after_reset: bool,
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     pub on_wait: Option<OnWait<'a>>,
@@ -37,7 +40,7 @@ pub struct Wait<'a> {
 impl Wait<'_> {
     /// Waits, and does nothing about those who have the camera.
     pub fn quietly(timeout: Option<Duration>) -> Self {
-        Wait { timeout, for_device: false, cancel: None, on_wait: None, ask: None, evict: None }
+        Wait { timeout, for_device: false, after_reset: false, cancel: None, on_wait: None, ask: None, evict: None }
     }
 }
 
@@ -59,6 +62,88 @@ thread_local! {
     static OWN_WAITS: Cell<usize> = const { Cell::new(0) };
 }
 
+/// The opens that are under way, for a release on a signal.
+static OPENS: Slab<Open> = Slab::new(13);
+/// Releases on signals so far, and the signal of the last: `[count][signal: 8 bits]`.
+static RELEASES: AtomicU64 = AtomicU64::new(0);
+/// Whether one is under way: what is opened meanwhile would be in use when the signal has its effect.
+static RELEASING: AtomicBool = AtomicBool::new(false);
+
+struct Open {
+    epoch: u64,
+    /// [`RELEASES`] at its begin.
+    seen: u64,
+    /// A function of the host's runs in the middle of it.
+    calls_out: AtomicBool,
+}
+
+thread_local! {
+    /// The innermost open that this thread is in, and [`RELEASES`] at its begin.
+    static OPENING: Cell<Option<(Token, u64)>> = const { Cell::new(None) };
+}
+
+/// An open that is under way in this thread.
+pub struct Opening {
+    outer: Option<(Token, u64)>,
+}
+
+impl Opening {
+    pub fn begin() -> Opening {
+        let seen = RELEASES.load(Ordering::SeqCst);
+        let open = OPENS.insert(Open { epoch: fork::epoch(), seen, calls_out: AtomicBool::new(false) });
+        fence(Ordering::SeqCst); // a release that does not see this open is seen by it
+        // One for which there is no place is not waited for, and that is all.
+        Opening { outer: OPENING.replace(Some((open.unwrap_or(0), seen))) }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some((open, _)) = OPENING.replace(self.outer) {
+            OPENS.remove(open);
+        }
+    }
+}
+
+/// Runs a function of the host's in the middle of an open, which holds no camera meanwhile.
+fn call_out(call: impl FnOnce()) {
+    let open = OPENING.get().and_then(|(open, _)| OPENS.get(open));
+    let calls_out = |calls: bool| open.iter().for_each(|open| open.calls_out.store(calls, Ordering::SeqCst));
+    calls_out(true);
+    {
+        let _outside = signals::outside();
+        call();
+    }
+    calls_out(false);
+}
+
+/// A signal ends all opens that are under way, and refuses others while this lives.
+pub struct Release(());
+
+impl Release {
+    pub fn begin(signal: i32) -> Release {
+        RELEASING.store(true, Ordering::SeqCst);
+        let count = (RELEASES.load(Ordering::SeqCst) >> 8) + 1;
+        RELEASES.store(count << 8 | signal as u64, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        WAITS.each().for_each(|(_, wait)| wait.signal());
+        Release(())
+    }
+
+    /// Whether an open that it has ended may hold a camera still.
+    pub fn opens_under_way(&self) -> bool {
+        let releases = RELEASES.load(Ordering::SeqCst);
+        let mut before = OPENS.each().filter(|(_, open)| open.epoch == fork::epoch() && open.seen != releases);
+        before.any(|(_, open)| !open.calls_out.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        RELEASING.store(false, Ordering::SeqCst);
+    }
+}
+
 /// No open succeeds from now on, and those that wait give up.
 pub fn shut_down() {
     SHUT_DOWN.store(true, Ordering::SeqCst);
@@ -72,6 +157,12 @@ pub fn others_wait() -> bool {
 }
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
+    let releases = RELEASES.load(Ordering::SeqCst);
+    if RELEASING.load(Ordering::SeqCst) || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
+        let signal = signals::name(releases as u8 as i32);
+        return Err(Error::new(Kind::Closed, format!("{uri}: {signal} came while it was being opened"))
+            .hint("open it again if the program is to go on"));
+    }
     match SHUT_DOWN.load(Ordering::SeqCst) {
         true => {
             Err(Error::new(Kind::ShutDown, format!("{uri}: the library was shut down; nothing can be opened any more")))
@@ -87,6 +178,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         uri,
         begun,
         deadline: wait.timeout.map(|timeout| begun + timeout),
+        evict_at: wait.evict.map(|grace| begun + grace + policy::HAND_OVER_LATE),
         wait,
         attempts: 0,
         tight_until: begun,
@@ -96,10 +188,8 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         asks: Vec::new(),
         asked: Vec::new(),
         refusals: Vec::new(),
-        evict_at: None,
         evictions: 0,
     };
-    waiting.evict_at = waiting.wait.evict.map(|grace| begun + grace);
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
         Err(refusal) => refusal,
@@ -267,7 +357,8 @@ impl Waiting<'_> {
             Kind::NotFound if self.wait.for_device => true,
             // Its holder may reset it, or somebody replug it, while we wait: it goes, comes back with
             // the system's rights, and gets its group from udev a moment later.
-            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1,
+            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1 || self.wait.after_reset,
+            Kind::Io | Kind::Timeout => self.wait.after_reset,
             _ => false,
         }
     }
@@ -312,7 +403,7 @@ impl Waiting<'_> {
                 Kind::Busy => format!("{}: waiting for it, {holders}", self.uri),
                 _ => format!("{}: waiting for it, {refusal}", self.uri),
             };
-            on_wait(&message, &holders);
+            call_out(|| on_wait(&message, &holders));
             self.last_holders = Some(holders);
         }
     }
@@ -343,30 +434,41 @@ struct Watch {
     shutdown: Entry,
 }
 
-/// A wait's place in [`WAITS`].
-struct Entry {
-    event: Arc<Event>,
+/// A wait's place in [`WAITS`]: a shutdown signals it, and gives its thread the time to return.
+pub struct Entry {
+    pub event: Arc<Event>,
     token: Token,
+    /// It counts for the thread that made it.
+    own: bool,
 }
 
 impl Entry {
-    fn new() -> Result<Entry> {
+    pub fn new() -> Result<Entry> {
+        let mut entry = Entry::of_another_thread()?;
+        OWN_WAITS.set(OWN_WAITS.get() + 1);
+        entry.own = true;
+        Ok(entry)
+    }
+
+    /// To be moved into a thread of the library's.
+    pub fn of_another_thread() -> Result<Entry> {
         let event = Arc::new(Event::new().map_err(|e| Error::system("creating an event to wait with", e))?);
         let token = WAITS
             .insert(event.clone())
             .map_err(|_| Error::new(Kind::Internal, "more opens wait than there are places for"))?;
-        OWN_WAITS.set(OWN_WAITS.get() + 1);
         fence(Ordering::SeqCst);
-        if SHUT_DOWN.load(Ordering::SeqCst) {
-            event.signal(); // the shutdown that has just happened did not see it
+        if refuse_when_shut_down("").is_err() {
+            event.signal(); // the shutdown or signal that has just come did not see it
         }
-        Ok(Entry { event, token })
+        Ok(Entry { event, token, own: false })
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        OWN_WAITS.set(OWN_WAITS.get() - 1);
+        if self.own {
+            OWN_WAITS.set(OWN_WAITS.get() - 1);
+        }
         WAITS.remove(self.token);
     }
 }

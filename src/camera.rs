@@ -17,7 +17,11 @@ use crate::policy;
 use crate::slab::{Slab, Token};
 use crate::timed;
 use crate::uri::Uri;
-use crate::{exit, fork};
+use crate::{exit, fork, signals};
+
+mod reset;
+
+pub use reset::reset;
 
 /// How to open a camera.
 pub struct OpenOptions<'a> {
@@ -104,7 +108,9 @@ pub(crate) struct Shared {
     priority: i32,
     on_ask: Option<OnAsk>,
     epoch: u64,
-    /// Why the camera ended: 0 while it has not, else 1 + the index in [`ENDS`].
+    /// Its place in the order of opens.
+    number: u64,
+    /// Why the camera ended: 0 while it has not, else 1 + the index in [`ENDS`], or [`SIGNALLED`] + the signal.
     ended: AtomicU8,
     /// Signalled for good when the camera has ended, and for a moment when the stream stops.
     wake: Event,
@@ -114,10 +120,14 @@ pub(crate) struct Shared {
     ready: Epoll,
     stream: Mutex<Running>,
     device: RwLock<Option<Box<dyn Device>>>,
+    /// Counts starts: a frame belongs to one of them. Changes only while the stream's lock is held.
+    round: AtomicU64,
     /// What others are told. Taken last, and not held while a doorbell is waited for.
     lease: Mutex<Option<Lease>>,
     /// Who the camera was handed over to, in words.
     handed_to: Mutex<String>,
+    /// Why it is gone, where a reset lost it.
+    lost: Mutex<String>,
     /// Ends the wait of the thread that wants it back.
     regaining: Mutex<Option<Arc<Event>>>,
     counters: Counters,
@@ -128,8 +138,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Running {
     stream: Option<Box<dyn Stream>>,
-    /// Counts starts: a frame belongs to one of them.
-    round: u64,
+    /// What the running stream was asked for.
+    request: StreamRequest,
     last_sequence: Option<u64>,
     /// What the running, or else the last, stream was set to.
     format: StreamFormat,
@@ -142,17 +152,21 @@ struct Counters {
     corrupt: AtomicU64,
     open_attempts: AtomicU64,
     busy_wait_ns: AtomicU64,
+    resets: AtomicU64,
     reconnects: AtomicU64,
     frames_out: AtomicU64,
     bytes_out: AtomicU64,
 }
 
 const ENDS: [Kind; 4] = [Kind::Closed, Kind::ShutDown, Kind::Evicted, Kind::Disconnected];
+const SIGNALLED: u8 = 128;
 
 /// Whether an end is for good. A camera that was handed over, or is gone, may be regained.
 fn is_final(end: u8) -> bool {
-    end == 1 || end == 2
+    end == 1 || end == 2 || end >= SIGNALLED
 }
+
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// All cameras of this process, for exit and shutdown. A child sees its parent's as well, and leaves
 /// them alone.
@@ -165,6 +179,8 @@ fn live() -> impl Iterator<Item = Arc<Shared>> {
 impl Camera {
     /// Opens a camera by name, waiting for it where somebody else has it.
     pub fn open<'a>(uri: &'a str, options: OpenOptions<'a>) -> Result<Camera> {
+        let _inside = signals::inside();
+        let _opening = acquire::Opening::begin();
         acquire::refuse_when_shut_down(uri)?;
         exit::watch();
         let mut source = backend::source(&Uri::parse(uri)?)?;
@@ -177,6 +193,7 @@ impl Camera {
         let wait = Wait {
             timeout: options.timeout,
             for_device: options.wait_for_device,
+            after_reset: false,
             cancel: options.cancel,
             on_wait: options.on_wait,
             ask: (options.on_busy != OnBusy::Wait).then(|| petition(options.on_busy == OnBusy::Evict)),
@@ -194,14 +211,17 @@ impl Camera {
             priority: options.priority,
             on_ask: options.on_ask,
             epoch: fork::epoch(),
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
             ended: AtomicU8::new(0),
             wake,
             waiting: AtomicU32::new(0),
             ready,
             stream: Mutex::default(),
             device: RwLock::new(Some(got.device)),
+            round: AtomicU64::new(0),
             lease: Mutex::default(),
             handed_to: Mutex::default(),
+            lost: Mutex::default(),
             regaining: Mutex::default(),
             counters: Counters::default(),
             _spent: got.spent,
@@ -217,20 +237,21 @@ impl Camera {
         let camera = Camera { shared, token };
         // A shutdown that ran meanwhile did not see it.
         acquire::refuse_when_shut_down(uri)?;
+        if options.reset_after_dirty_exit {
+            camera.reset_after_dirty_exit()?;
+        }
         Ok(camera)
     }
 
     /// Lets the camera go. Frames that are out stay readable. Waiting calls return.
     pub fn close(&self) {
+        let _inside = signals::inside();
         // A child leaves its parent's camera alone: it let go of it at the fork.
         let shared = &self.shared;
         if shared.epoch != fork::epoch() {
             return;
         }
         shared.mark_ended(Kind::Closed);
-        if let Some(waits) = timed::lock(&shared.regaining).as_ref() {
-            waits.signal();
-        }
         if let Some(bell) = shared.take_bell() {
             bell.end_by(Instant::now() + policy::HAND_OVER_END);
         }
@@ -247,12 +268,6 @@ impl Camera {
     /// How the holder before this one ended.
     pub fn last_exit(&self) -> LastExit {
         timed::lock(&self.shared.lease).as_ref().map(Lease::last_exit).unwrap_or_default()
-    }
-
-    /// Resets the device (a USB port reset), waits for its return and a fresh frame. A stream goes on.
-    pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
-        let _ = timeout;
-        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
     }
 
     /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free. Closing it
@@ -306,6 +321,7 @@ impl Camera {
 
     /// Starts streaming; what the driver gave comes back.
     pub fn start(&self, request: &StreamRequest) -> Result<StreamFormat> {
+        let _inside = signals::inside();
         let shared = &self.shared;
         check_request(&shared.identity.uri, request)?;
         let mut running = shared.lock_stream()?;
@@ -316,22 +332,13 @@ impl Camera {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
             _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
         })?;
-        if let Err(error) = shared.ready.add(stream.poll_fd()) {
-            let _ = stream.stop(); // dropping it alone would leave the driver streaming
-            return Err(Error::system(format!("{}: watching it", shared.identity.uri), error));
-        }
-        shared.clear_wake();
-        let format = stream.format().clone();
-        running.round += 1;
-        running.last_sequence = None;
-        running.format = format.clone();
-        running.stream = Some(stream);
-        shared.tell_streaming(true);
-        Ok(format)
+        shared.begin_stream(&mut running, stream, request)?;
+        Ok(running.format.clone())
     }
 
     /// Stops streaming; the camera stays held. Frames that are out stay readable.
     pub fn stop(&self) -> Result<()> {
+        let _inside = signals::inside();
         let shared = &self.shared;
         let mut running = shared.lock_stream()?;
         let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
@@ -343,12 +350,14 @@ impl Camera {
 
     /// What the stream is set to, and whether it runs; all 0 before the first start.
     pub fn stream_format(&self) -> (StreamFormat, bool) {
+        let _inside = signals::inside();
         let running = timed::lock(&self.shared.stream);
         (running.format.clone(), running.stream.is_some())
     }
 
     /// The next frame, waiting up to `timeout` (`None`: without end) for it.
     pub fn next_frame(&self, timeout: Option<Duration>) -> Result<Frame> {
+        let _inside = signals::inside();
         let shared = &self.shared;
         let begun = Instant::now();
         let mut left = timeout;
@@ -402,6 +411,7 @@ impl Camera {
             corrupt: read(&counters.corrupt),
             open_attempts: read(&counters.open_attempts),
             busy_wait_ns: read(&counters.busy_wait_ns),
+            resets: read(&counters.resets),
             reconnects: read(&counters.reconnects),
             frames_out: read(&counters.frames_out),
             bytes_out: read(&counters.bytes_out),
@@ -431,6 +441,11 @@ impl Shared {
             return Error::new(Kind::Forked, format!("{uri}: this camera belongs to the parent process"))
                 .hint("open it in this process, once the parent has closed it");
         }
+        if end >= SIGNALLED {
+            let signal = signals::name((end - SIGNALLED).into());
+            return Error::new(Kind::Closed, format!("{uri}: the camera was released because of {signal}"))
+                .hint("close it; it can be opened again if the program is to go on");
+        }
         let kind = ENDS[usize::from(end) - 1];
         let error = |words: &str| Error::new(kind, format!("{uri}: the camera {words}"));
         match kind {
@@ -438,7 +453,11 @@ impl Shared {
             Kind::ShutDown => error("was closed because the library was shut down"),
             Kind::Evicted => error(&format!("was handed over to {}", timed::lock(&self.handed_to)))
                 .hint("close it, or wait until it is free again (camlease_camera_regain)"),
-            _ => error("is gone").hint("close it, or wait until it is back (camlease_camera_regain)"),
+            _ => match timed::lock(&self.lost).clone() {
+                reason if reason.is_empty() => error("is gone"),
+                reason => Error::new(kind, reason),
+            }
+            .hint("close it, or wait until it is back (camlease_camera_regain)"),
         }
     }
 
@@ -457,7 +476,24 @@ impl Shared {
         running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
     }
 
+    /// Hands frames of a stream that has just begun to the host.
+    fn begin_stream(&self, running: &mut Running, stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
+        if let Err(error) = self.ready.add(stream.poll_fd()) {
+            let _ = stream.stop(); // dropping it alone would leave the driver streaming
+            return Err(Error::system(format!("{}: watching it", self.identity.uri), error));
+        }
+        self.clear_wake();
+        self.round.fetch_add(1, Ordering::Relaxed);
+        running.last_sequence = None;
+        running.format = stream.format().clone();
+        running.request = request.clone();
+        running.stream = Some(stream);
+        self.tell_streaming(true);
+        Ok(())
+    }
+
     fn with_device<T>(&self, call: impl FnOnce(&dyn Device) -> Result<T>) -> Result<T> {
+        let _inside = signals::inside();
         self.check()?;
         let device = timed::read(&self.device);
         match device.as_ref() {
@@ -494,7 +530,7 @@ impl Shared {
         let (sequence, corrupt) = (filled.sequence, filled.corrupt);
         let lost = running.last_sequence.map_or(0, |last| sequence.saturating_sub(last + 1));
         running.last_sequence = Some(sequence);
-        let frame = Frame::new(self.clone(), running.round, &running.format, filled);
+        let frame = Frame::new(self.clone(), self.round.load(Ordering::Relaxed), &running.format, filled);
         let counters = &self.counters;
         counters.frames.fetch_add(1, Ordering::Relaxed);
         counters.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -507,10 +543,15 @@ impl Shared {
     /// A frame is released: its buffer goes back to the stream that it came from, if that still runs.
     /// Else its memory goes with the last reference to it.
     pub(crate) fn take_back(&self, round: u64, memory: u64, filled: &Filled) {
+        let _inside = signals::inside();
         self.counters.frames_out.fetch_sub(1, Ordering::Relaxed);
         self.counters.bytes_out.fetch_sub(memory, Ordering::Relaxed);
+        // A frame of an earlier stream has nothing to give back, and a reset has the lock for seconds.
+        if self.round.load(Ordering::Relaxed) != round {
+            return;
+        }
         let mut running = timed::lock(&self.stream);
-        if running.round != round {
+        if self.round.load(Ordering::Relaxed) != round {
             return;
         }
         let Some(stream) = running.stream.as_mut() else { return };
@@ -524,10 +565,16 @@ impl Shared {
     /// The camera has ended, for the reason that came first, or for good. Calls that wait return. False when it had
     /// ended before.
     fn mark_ended(&self, why: Kind) -> bool {
-        let end = 1 + ENDS.iter().position(|kind| *kind == why).unwrap_or(0) as u8;
+        self.mark(1 + ENDS.iter().position(|kind| *kind == why).unwrap_or(0) as u8)
+    }
+
+    fn mark(&self, end: u8) -> bool {
         let may = |now| now == 0 || is_final(end) && !is_final(now);
         let set = |now| may(now).then_some(end);
         let marked = self.ended.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok();
+        if let Some(regaining) = timed::lock(&self.regaining).as_ref().filter(|_| is_final(end)) {
+            regaining.signal();
+        }
         self.wake.signal();
         marked
     }
@@ -548,6 +595,24 @@ impl Shared {
         }
     }
 
+    /// Withdraws what others are told. Waits for a doorbell that wants a lock which is held, but not for long.
+    fn take_lease(&self) -> Option<Lease> {
+        if let Some(bell) = self.take_bell() {
+            bell.end_by(Instant::now() + policy::HAND_OVER_END);
+        }
+        timed::lock(&self.lease).take()
+    }
+
+    /// Tells others by what the camera is known now.
+    fn refile_lease(self: &Arc<Self>) {
+        let former = self.take_lease().map(|lease| lease.last_exit());
+        self.file_lease();
+        if let (Some(last_exit), Some(lease)) = (former, timed::lock(&self.lease).as_mut()) {
+            lease.go_on_after(last_exit);
+        }
+        self.tell_streaming(timed::lock(&self.stream).stream.is_some());
+    }
+
     fn take_bell(&self) -> Option<Doorbell> {
         timed::lock(&self.lease).as_mut().and_then(Lease::take_bell)
     }
@@ -563,10 +628,8 @@ impl Shared {
         let got = acquire(&self.uri, source.as_mut(), wait)
             .map_err(|error| name_camera(&self.uri, error, format_args!("regaining {}", self.uri)))?;
         // That of the hand-over, which may still be saying good-bye.
-        if let Some(bell) = self.take_bell() {
-            bell.end_by(Instant::now() + policy::HAND_OVER_END);
-        }
-        *timed::lock(&self.lease) = None;
+        drop(self.take_lease());
+        timed::lock(&self.lost).clear();
         let running = timed::lock(&self.stream);
         *timed::write(&self.device) = Some(got.device);
         if self.ended.compare_exchange(end, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -674,6 +737,7 @@ impl Drop for Waiting<'_> {
 /// Closes every camera of this process, all together by `timeout`, and lets none be opened after.
 /// Calls that wait return `Kind::ShutDown`. False when a driver hung for longer.
 pub fn shut_down(timeout: Duration) -> bool {
+    let _inside = signals::inside();
     acquire::shut_down();
     let deadline = Instant::now() + timeout;
     let cameras: Vec<_> = live().collect();
@@ -681,24 +745,8 @@ pub fn shut_down(timeout: Duration) -> bool {
     for camera in &cameras {
         camera.mark_ended(Kind::ShutDown);
     }
-    // One that hangs takes no time from the others: all begin to end before any is waited for.
-    let bells: Vec<_> = cameras.iter().filter_map(|camera| camera.take_bell()).collect();
-    bells.iter().for_each(Doorbell::stop);
-    bells.into_iter().for_each(|bell| bell.end_by(deadline));
-    let let_go = |camera: &Arc<Shared>| {
-        let device = camera.take_device(Some(deadline))?;
-        drop(timed::lock(&camera.lease).take());
-        Ok(device.and_then(|device| device.let_go()))
-    };
-    let closing: Vec<std::result::Result<_, Hangs>> = cameras.iter().map(let_go).collect();
-    let mut all = true;
-    for (camera, closing) in cameras.iter().zip(closing) {
-        let in_time = closing.is_ok_and(|closing| closing.is_none_or(|closing| closing.end_by(deadline)));
-        if !in_time {
-            log::error!("{}: its driver hangs; the kernel lets go of it when it returns", camera.identity.uri);
-        }
-        all &= in_time;
-    }
+    let hanging = let_go(&cameras, Duration::ZERO, deadline, &|_| ());
+    hanging.iter().for_each(|uri| log::error!("{uri}: its driver hangs; the kernel lets go of it when it returns"));
     if woken {
         // An unload takes the code away beneath the threads that waited in it: they get the time to return.
         while acquire::others_wait() && Instant::now() < deadline {
@@ -706,18 +754,64 @@ pub fn shut_down(timeout: Duration) -> bool {
         }
         std::thread::sleep(policy::LEAVE_GRACE);
     }
-    all
+    hanging.is_empty()
+}
+
+/// Closes every camera of this process because of a signal, the last one opened first, all by `deadline`. Calls that
+/// wait return `Kind::Closed`. Told when it begins to wait for the kernel alone, and when that ends. The cameras whose
+/// drivers hung for longer.
+pub fn release(signal: i32, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<String> {
+    let opens = acquire::Release::begin(signal);
+    let mut cameras: Vec<_> = live().collect();
+    cameras.sort_unstable_by_key(|camera| std::cmp::Reverse(camera.number));
+    for camera in &cameras {
+        camera.mark(SIGNALLED + signal as u8);
+    }
+    let hanging = let_go(&cameras, policy::RELEASE_TURN, deadline, in_kernel);
+    // Those see the signal, and let go of what they have got.
+    while opens.opens_under_way() && Instant::now() < deadline {
+        std::thread::sleep(policy::TIGHT_STEP);
+    }
+    hanging
+}
+
+/// Lets ended cameras go, in this order, and gives those that hang. Where there are turns, one that hangs takes no more
+/// than its turn from the others; without, all begin to close before any is waited for.
+fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<String> {
+    // Hand-overs that are under way are finished first, all at the same time.
+    let bells: Vec<_> = cameras.iter().filter_map(|camera| camera.take_bell()).collect();
+    bells.iter().for_each(Doorbell::stop);
+    bells.into_iter().for_each(|bell| bell.end_by(deadline));
+    let begin = |camera: &Arc<Shared>, by: Instant| {
+        let device = camera.take_device(Some(by))?;
+        // First: another holder's lease must not stand beside it.
+        drop(timed::lock(&camera.lease).take());
+        let mut closing = device.and_then(|device| device.let_go());
+        in_kernel(true);
+        if let Some(closing) = &mut closing {
+            closing.is_closed_by(deadline.min(Instant::now() + turn));
+        }
+        in_kernel(false);
+        Ok(closing)
+    };
+    let by = || if turn.is_zero() { deadline } else { deadline.min(Instant::now() + turn) };
+    let closing: Vec<std::result::Result<_, Hangs>> = cameras.iter().map(|camera| begin(camera, by())).collect();
+    let mut hanging = Vec::new();
+    for (camera, closing) in cameras.iter().zip(closing) {
+        let closing = closing.or_else(|_| begin(camera, deadline));
+        in_kernel(true);
+        let in_time = closing.is_ok_and(|closing| closing.is_none_or(|closing| closing.end_by(deadline)));
+        in_kernel(false);
+        if !in_time {
+            hanging.push(camera.identity.uri.clone());
+        }
+    }
+    hanging
 }
 
 /// What a camera offers, whoever has it.
 pub fn formats(uri: &str) -> Result<Vec<Format>> {
     backend::source(&Uri::parse(uri)?)?.formats().map_err(|error| name_camera(uri, error, uri))
-}
-
-/// Resets a camera that nobody has, opened or not: for one that cannot be opened any more. How long it took.
-pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
-    let _ = timeout;
-    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
 }
 
 /// Who holds a camera, by its name.

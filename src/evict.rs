@@ -98,7 +98,11 @@ impl fmt::Display for Evicted {
 pub fn evict(uri: &str, options: EvictOptions<'_>) -> Result<Vec<Evicted>> {
     acquire::refuse_when_shut_down(uri)?;
     let mut source = backend::source(&Uri::parse(uri)?)?;
+    // It has the camera itself for moments, as an open has that is under way.
+    let _opening = acquire::Opening::begin();
+    let wait = acquire::Entry::new()?;
     let mut sleep = |fds: &mut Vec<libc::pollfd>, until| {
+        fds.push(readable(wait.event.fd()));
         fds.extend(options.cancel.map(|event| readable(event.fd())));
         poll(fds, Some(until)).map_err(|e| Error::system(format!("{uri}: waiting for its holders to end"), e))?;
         acquire::refuse_when_shut_down(uri)?;

@@ -1,10 +1,9 @@
 //! The end of the process, or of this library in it: cameras that the host forgot are closed.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::camera;
-use crate::policy;
+use crate::{camera, policy, signals};
 
 static TIMEOUT_MS: AtomicU32 = AtomicU32::new(policy::SHUTDOWN_TIMEOUT.as_millis() as u32);
 
@@ -31,5 +30,8 @@ pub fn watch() {
 
 extern "C" fn ended() {
     // Nobody is left to be told of a panic.
-    let _ = std::panic::catch_unwind(|| camera::shut_down(timeout()));
+    let _ = std::panic::catch_unwind(|| {
+        camera::shut_down(timeout());
+        signals::end(Instant::now() + timeout());
+    });
 }

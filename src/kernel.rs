@@ -596,6 +596,15 @@ impl Closing {
         }
     }
 
+    /// Waits until it is closed, but not for longer than `deadline`.
+    pub fn is_closed_by(&mut self, deadline: Instant) -> bool {
+        if self.thread.is_some_and(|thread| joined_by(thread, deadline)) {
+            self.thread = None;
+            fork::leave_fd(self.entered, || {});
+        }
+        self.thread.is_none()
+    }
+
     /// Waits until it is closed, but not for longer than `deadline`: false when it hangs still. The kernel goes on
     /// with it.
     pub fn end_by(self, deadline: Instant) -> bool {
@@ -696,17 +705,20 @@ fn close_thread(number: RawFd) -> Option<libc::pthread_t> {
 }
 
 fn join_by(thread: libc::pthread_t, deadline: Instant) -> bool {
+    let joined = joined_by(thread, deadline);
+    if !joined {
+        // SAFETY: neither joined nor detached before.
+        unsafe { libc::pthread_detach(thread) };
+    }
+    joined
+}
+
+fn joined_by(thread: libc::pthread_t, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now()).as_nanos() as i64;
     let until = clock_ns(libc::CLOCK_REALTIME) + left;
     let until = libc::timespec { tv_sec: until / 1_000_000_000, tv_nsec: (until % 1_000_000_000) as libc::c_long };
-    // SAFETY: a thread that is joined or detached here, once; `until` is valid.
-    unsafe {
-        let joined = pthread_timedjoin_np(thread, std::ptr::null_mut(), &until) == 0;
-        if !joined {
-            libc::pthread_detach(thread);
-        }
-        joined
-    }
+    // SAFETY: a thread that was neither joined nor detached; `until` is valid.
+    unsafe { pthread_timedjoin_np(thread, std::ptr::null_mut(), &until) == 0 }
 }
 
 unsafe extern "C" {
@@ -764,6 +776,25 @@ pub fn share_descriptors(one: i32, other: i32) -> Option<bool> {
     match unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) } {
         -1 => None,
         order => Some(order == 0),
+    }
+}
+
+/// Whether a process has any mapping of a file that is shared with others, by its open /proc/PID/maps; `None` where the
+/// kernel does not tell (before 6.11), or the process has no memory.
+pub fn has_shared_files(maps: &Fd) -> Option<bool> {
+    const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611; // linux/fs.h: _IOWR('f', 17, struct procmap_query)
+    const SHARED: u64 = 0x08;
+    const THIS_OR_NEXT: u64 = 0x10;
+    const OF_A_FILE: u64 = 0x20;
+    // struct procmap_query: its size, what is asked for, from which address; the answer is not read.
+    let mut query = [0u64; 13];
+    query[0] = size_of_val(&query) as u64;
+    query[1] = SHARED | THIS_OR_NEXT | OF_A_FILE;
+    // SAFETY: room of the size that the request's number and the first member tell.
+    match check(unsafe { libc::ioctl(maps.number(), PROCMAP_QUERY, query.as_mut_ptr()) }) {
+        Ok(()) => Some(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Some(false),
+        Err(_) => None,
     }
 }
 

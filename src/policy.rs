@@ -40,6 +40,14 @@ pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 /// its host, and then makes these private copies and passes the camera on.
 pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
 
+/// How long a reset, the camera's return and a fresh frame may take when the host does not say: half a second was seen,
+/// and the kernel asks a camera that is slow to answer for five seconds before it asks again.
+pub const RESET_TIMEOUT: Duration = Duration::from_millis(10_000);
+
+/// How long a device that is reset may take to close before: a driver that waits for a dead camera in it returns when
+/// the reset comes.
+pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);
+
 /// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
 pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
 
@@ -72,6 +80,14 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(3000);
 /// return to its caller.
 pub const LEAVE_STEP: Duration = Duration::from_millis(1);
 pub const LEAVE_GRACE: Duration = Duration::from_millis(20);
+
+/// On a signal, how long one camera has to be closed before the next one's turn comes: twice what uvcvideo was seen to
+/// take. One that hangs goes on to be closed meanwhile.
+pub const RELEASE_TURN: Duration = Duration::from_millis(50);
+
+/// After so long without a step of the release, the thread that a signal interrupted is taken to have what the release
+/// needs. A step takes less than 1 ms, and a copy of large frames that are out 10 ms; to be wrong costs little.
+pub const RELEASE_STALL: Duration = Duration::from_millis(20);
 
 /// How long fork waits for what is in the making, and for the child to let go; and how long what is to be made waits
 /// for a fork.

@@ -23,16 +23,17 @@ const INTRODUCTION: &str = r#"/**
  * - Structs begin with struct_size and grow at their end only. Initialise them with their macro CAMLEASE_..._INIT;
  *   non-zero bytes past the end that the library knows are refused.
  * - Any integer may be passed for an enumerated value: one that is not known is CAMLEASE_INVALID_ARGUMENT.
- * - No signal handler is installed.
+ * - No signal handler is installed, unless camlease_release_on_signals() asks for it.
  * - camlease_camera_info and camlease_camera_stats are calls and structs: write "struct" before the structs' names.
  *
  * Generated from the sources; do not edit.
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 11] = [
+const INITIALISERS: [(&str, &str); 12] = [
     ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0"),
     ("asker", "0, 0, 0, 0, 0, NULL"),
+    ("reset_options", "10000"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
@@ -48,7 +49,7 @@ const INITIALISERS: [(&str, &str); 11] = [
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 17] = [
+const TYPEDEFS: [&str; 18] = [
     "camera",
     "frame",
     "device_list",
@@ -59,6 +60,7 @@ const TYPEDEFS: [&str; 17] = [
     "asker",
     "open_options",
     "stream_options",
+    "reset_options",
     "frame_data",
     "plane",
     "device_info",

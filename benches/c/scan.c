@@ -52,11 +52,27 @@ static void must_open(int result)
         die("a descriptor for a process that is to be looked through");
 }
 
+/* Shared memory that this library has for its own children: no other program would have it. */
+static void drop_shared_memory(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long from, to;
+        char access[5];
+        if (sscanf(line, "%lx-%lx %4s", &from, &to, access) == 3 && access[3] == 's')
+            munmap((void *)from, to - from);
+    }
+    if (maps)
+        fclose(maps);
+}
+
 /* A process of the crowd; it lives until its parent dies. */
 __attribute__((noreturn)) static void stand(const char *node, int ready)
 {
     int opened = 0, told = DESCRIPTORS + 1, null;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    drop_shared_memory();
     must_open(dup2(ready, told));
     must_open(null = open("/dev/null", O_RDWR));
     /* The numbers run from 0, as those of any program do. */
@@ -107,10 +123,12 @@ __attribute__((noreturn)) static void stand(const char *node, int ready)
 /* Starts the crowd; how many there are. */
 static unsigned gather(const char *node, struct pids *crowd, struct pids *holders)
 {
+    struct pollfd told = { .events = POLLIN };
     int ready[2];
     char byte;
     if (pipe(ready))
         die("pipe");
+    told.fd = ready[0];
     for (unsigned at = 0; at < PROCESSES; at++) {
         int holds = at % (PROCESSES / HOLDERS) == PROCESSES / HOLDERS / 2;
         pid_t pid = fork();
@@ -126,12 +144,15 @@ static unsigned gather(const char *node, struct pids *crowd, struct pids *holder
         note(crowd, pid);
         if (holds)
             note(holders, pid);
-    }
-    close(ready[1]);
-    for (size_t at = 0; at < crowd->count; at++)
+        /* One by one: what goes wrong with one goes wrong with all, and is told once. */
+        while (poll(&told, 1, 100) == 0)
+            if (waitpid(pid, NULL, WNOHANG) != 0)
+                die("process %d of the crowd ended", (int)pid);
         if (read(ready[0], &byte, 1) != 1)
-            die("a process of the crowd ended");
+            die("a process of the crowd");
+    }
     close(ready[0]);
+    close(ready[1]);
     return (unsigned)crowd->count;
 }
 

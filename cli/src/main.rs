@@ -35,6 +35,7 @@ Exit codes:
   5    no permission
   6    out of time
   7    a holder was not to be ended, or has the camera still
+  8    \"doctor\" found a problem or a warning
   130  interrupted (Ctrl+C); other signals likewise, 128 and their number
   \"run\" ends with its command's exit code, 126 when the command cannot be started and 127 when there is none.
 
@@ -82,6 +83,7 @@ enum Command {
     #[command(after_long_help = run::JSON)]
     Run(run::Args),
     /// Look for what keeps cameras from working
+    #[command(after_long_help = doctor::JSON)]
     Doctor(doctor::Args),
     /// Watch all cameras: state, holders, since when
     #[command(after_long_help = watch::JSON)]

@@ -25,6 +25,8 @@ impl Exit {
     pub const TIMEOUT: Exit = Exit(6);
     /// A holder was not to be ended, or has the camera still.
     pub const SURVIVED: Exit = Exit(7);
+    /// The doctor found something.
+    pub const TROUBLE: Exit = Exit(8);
 
     /// What a failure of the library ends the command with.
     pub fn of(kind: Kind) -> Exit {

@@ -34,6 +34,9 @@ pub trait Source: Send {
     /// open at any time.
     fn filings(&self) -> Vec<Filing>;
 
+    /// The port that the camera is plugged into, whoever has it and whatever ails it.
+    fn port(&self) -> Result<Box<dyn Port>>;
+
     /// Takes over a camera that its holder handed over as an open file. A failure where it is not this camera, or
     /// cannot be used: then it is let go of.
     fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>>;
@@ -75,6 +78,9 @@ pub trait Device: Send + Sync {
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
 
+    /// The port that it is plugged into; UNSUPPORTED, with the reason, for a kind that has none.
+    fn port(&self) -> Result<Box<dyn Port>>;
+
     /// What its lease is filed under; `None` for a kind that anybody can open at any time.
     fn filing(&self) -> Option<Filing>;
 
@@ -84,6 +90,18 @@ pub trait Device: Send + Sync {
 
     /// Lets the camera go, in the background: its driver may hang. Dropping it does the same here and now.
     fn let_go(self: Box<Self>) -> Option<Closing>;
+}
+
+/// A port that is open to reset the camera in it. Having it open disturbs nobody.
+pub trait Port: Send {
+    /// Resets the camera: whoever has it open loses it.
+    fn reset(&self) -> Result<()>;
+
+    /// The same camera, for when it is back.
+    fn source(&self) -> Box<dyn Source>;
+
+    /// Who streams from other nodes of the same device, and would lose them.
+    fn others(&self) -> Holders;
 }
 
 /// A running stream. One caller at a time.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::paced::{Pace, Paced, Painted, Picture};
-use super::{Device, Found, Identity, Notice, Source, State, Stream};
+use super::{Device, Found, Identity, Notice, Port, Source, State, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::*;
 use crate::holders::{Activity, Holders, Target, scan};
@@ -188,6 +188,10 @@ impl Source for Virtual {
         vec![filing(&self.camera.name)]
     }
 
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.camera.uri))
+    }
+
     fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>> {
         if kernel::listening_name(&camera).as_deref() != Some(&socket_name(&self.camera.name)) {
             let message = format!("{}: what was handed over is not this camera", self.camera.uri);
@@ -199,6 +203,11 @@ impl Source for Virtual {
     fn formats(&self) -> Result<Vec<Format>> {
         Ok(formats())
     }
+}
+
+fn no_port(uri: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{uri}: a virtual camera has no port to reset"))
+        .hint("close it and open it again")
 }
 
 /// Abstract names of this library's and the inodes of the sockets that have them. Read line by line, and
@@ -333,6 +342,10 @@ impl Device for Held {
         // Seen by others as streaming for as long as this socket exists; without it, merely as open.
         let mark = AbstractSocket::bind(&streaming_name(&self.camera.name)).ok().map(|mark| Box::new(mark) as _);
         Ok(Box::new(Paced::start(format, pace, request, Box::new(picture), mark)?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.camera.uri))
     }
 
     fn filing(&self) -> Option<Filing> {

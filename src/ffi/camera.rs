@@ -248,7 +248,7 @@ pub struct camlease_camera_stats {
     pub open_attempts: u64,
     /// Nanoseconds that opening it waited.
     pub busy_wait_ns: u64,
-    /// Resets of the device. 0 in this version.
+    /// Resets of the device, by camlease_camera_reset() and before its use.
     pub resets: u64,
     /// Times that the stream stalled. 0 in this version.
     pub stalls: u64,

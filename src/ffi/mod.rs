@@ -19,5 +19,7 @@ mod frame;
 mod handle;
 mod holder_list;
 mod library;
+mod reset;
+mod signals;
 mod status;
 mod structs;

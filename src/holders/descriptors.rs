@@ -46,8 +46,7 @@ pub fn look(proc: &Fd, pid: i32, cameras: &[Vec<Target>]) -> Option<Seen> {
     // Where the first thread has ended its table is empty, and the others' go on.
     let mut known = vec![pid];
     for other in other_threads(proc, pid) {
-        let alike = known.iter().map(|&one| kernel::share_descriptors(one, other));
-        match alike.reduce(|any, alike| if any == Some(true) { any } else { alike }).flatten() {
+        match shares_with_any(other, &known) {
             Some(true) => continue,
             Some(false) => known.push(other),
             // Threads of one process nearly always share them.
@@ -68,6 +67,16 @@ pub fn look(proc: &Fd, pid: i32, cameras: &[Vec<Target>]) -> Option<Seen> {
         Table { refused: true, .. } => can_have_files(proc, pid).then_some(Seen::Unreadable),
         _ => None,
     }
+}
+
+/// `None` where the kernel does not tell.
+fn shares_with_any(thread: i32, known: &[i32]) -> Option<bool> {
+    for &one in known {
+        if kernel::share_descriptors(one, thread)? {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 fn read(proc: &Fd, path: &str, cameras: &[Vec<Target>]) -> std::io::Result<Table> {

@@ -192,6 +192,11 @@ impl Lease {
         self.last_exit
     }
 
+    /// It takes the place of another lease of this holder's.
+    pub fn go_on_after(&mut self, last_exit: LastExit) {
+        self.last_exit = last_exit;
+    }
+
     pub fn set_streaming(&self, streaming: bool) {
         if let Some(paper) = &self.paper {
             paper.write(if streaming { Doing::Streaming } else { Doing::Open });

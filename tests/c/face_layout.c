@@ -61,6 +61,11 @@ AT(stream_options, max_bytes, 40);
 WIDE(stream_options, drop_policy, 4);
 WIDE(stream_options, max_bytes, 8);
 
+SIZE(reset_options, 16);
+AT(reset_options, struct_size, 0);
+AT(reset_options, timeout_ms, 8);
+WIDE(reset_options, timeout_ms, 4);
+
 SIZE(camera_info, 104);
 AT(camera_info, struct_size, 0);
 AT(camera_info, uri, 8);
@@ -210,6 +215,7 @@ CHECK(CAMLEASE_FOURCC('Y', 'U', 'Y', 'V') == 0x56595559);
 /* Names without "struct" work but for the two that are calls as well. */
 static camlease_open_options opening = CAMLEASE_OPEN_OPTIONS_INIT;
 static camlease_stream_options streaming = CAMLEASE_STREAM_OPTIONS_INIT;
+static camlease_reset_options resetting = CAMLEASE_RESET_OPTIONS_INIT;
 static camlease_frame_data frame = CAMLEASE_FRAME_DATA_INIT;
 static camlease_device_info device = CAMLEASE_DEVICE_INFO_INIT;
 static camlease_holder holder = CAMLEASE_HOLDER_INIT;
@@ -234,6 +240,7 @@ int main(void)
     assert(opening.struct_size == sizeof opening);
     assert(opening.timeout_ms == 5000 && opening.on_busy == CAMLEASE_ON_BUSY_WAIT && opening.priority == 0);
     assert(!opening.name && opening.flags == 0 && !opening.on_wait && !opening.user_data && !opening.cancel);
+    assert(resetting.struct_size == sizeof resetting && resetting.timeout_ms == 10000);
     assert(!opening.on_ask && opening.grace_ms == 0);
     assert(evicting.struct_size == sizeof evicting && evicting.grace_ms == 2000);
     assert(evicting.flags == 0 && !evicting.name && !evicting.cancel);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::paced::{Pace, Paced, Picture};
-use super::{Device, Identity, Notice, Source, Stream};
+use super::{Device, Identity, Notice, Port, Source, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{
     Control, Format, FourCc, GREY, MJPEG, RGB24, Rate, StreamFormat, StreamRequest, YUV420, YUV422P, layout,
@@ -94,6 +94,10 @@ impl Source for Recording {
         Vec::new()
     }
 
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.uri))
+    }
+
     fn receive(&mut self, _: Fd) -> Result<Box<dyn Device>> {
         Err(Error::new(Kind::Unsupported, format!("{}: a file is not handed over", self.uri)))
     }
@@ -101,6 +105,10 @@ impl Source for Recording {
     fn formats(&self) -> Result<Vec<Format>> {
         self.player()?.formats()
     }
+}
+
+fn no_port(uri: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{uri}: a recording has no port to reset")).hint("close it and open it again")
 }
 
 /// What lies behind a path, and can be shown any number of times.
@@ -248,6 +256,10 @@ impl Device for Player {
         };
         let pace = rate.map_or(Pace::Unpaced, Pace::At);
         Ok(Box::new(Paced::start(format, pace, request, picture, None)?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.identity.uri))
     }
 
     fn filing(&self) -> Option<Filing> {

@@ -1,13 +1,15 @@
 //! A V4L2 camera that is held: what it offers, its controls, and how a stream begins.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use v4l::v4l_sys::*;
 
 use super::node::{OpenNode, PixelFormat, Request, text};
 use super::stream::Mapped;
+use super::usb;
 use crate::backend::paced::buffers_within;
-use crate::backend::{Device, Identity, Stream};
+use crate::backend::{Device, Identity, Port, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, ControlKind, Format, FourCc, Rate, StreamFormat, StreamRequest, layout};
 use crate::kernel::{Closing, Fd};
@@ -187,6 +189,13 @@ impl Device for Held {
         }
         node.restore_priority();
         Ok(Box::new(started?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        let Identity { uri, bus, .. } = &self.identity;
+        // The open file's own number: there may be no node for it any more.
+        let number = self.node.fd.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
+        Ok(Box::new(usb::Port::of(uri, number, bus)?.open(uri)?))
     }
 
     fn filing(&self) -> Option<Filing> {

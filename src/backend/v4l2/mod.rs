@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use self::device::Held;
 use self::node::{OpenNode, Request};
+use self::usb::Port;
 use super::{Device, Found, Identity, Notice, Source, State};
 use crate::error::{Error, Kind, Result};
 use crate::format::Format;
@@ -25,6 +26,7 @@ mod device;
 mod node;
 mod stream;
 mod sysfs;
+mod usb;
 
 /// A V4L2 camera by path or by its place on USB.
 pub struct Node {
@@ -59,6 +61,8 @@ impl Kept {
 enum Place {
     Path(PathBuf),
     Usb(UsbDevice),
+    /// Where a camera was reset.
+    Port(Port),
 }
 
 impl Node {
@@ -75,12 +79,12 @@ impl Node {
         match &self.place {
             // A link may point elsewhere after a replug: followed anew each time.
             Place::Path(path) => Ok(vec![fs::canonicalize(path).unwrap_or_else(|_| path.clone())]),
+            Place::Port(port) => port.nodes(),
             Place::Usb(device) => {
                 let nodes: Vec<_> = sysfs::usb_nodes(device).into_iter().filter(|node| sysfs::is_first(node)).collect();
                 match nodes.is_empty() {
                     false => Ok(nodes),
-                    true => Err(Error::new(Kind::NotFound, format!("{device}: no such camera is plugged in"))
-                        .hint("lsusb shows vendor and product of what is; camlease_device_list_new lists the cameras")),
+                    true => Err(not_plugged_in(device)),
                 }
             }
         }
@@ -156,6 +160,28 @@ impl Source for Node {
         self.candidates().unwrap_or_default().iter().filter_map(filing).collect()
     }
 
+    fn port(&self) -> Result<Box<dyn super::Port>> {
+        let (name, port) = match &self.place {
+            Place::Path(path) => {
+                let name = path.display().to_string();
+                let node = fs::metadata(path).map_err(|e| Error::system(&name, e))?;
+                let port = Port::of(&name, node.rdev(), "")?;
+                (name, port)
+            }
+            Place::Port(port) => (port.to_string(), port.clone()),
+            Place::Usb(device) => {
+                let mut cameras = sysfs::usb_cameras(device);
+                if cameras.len() > 1 {
+                    let message = format!("{device}: {} cameras are meant by this name", cameras.len());
+                    return Err(Error::new(Kind::InvalidArgument, message).hint("name one by its node, or its serial"));
+                }
+                let port = cameras.pop().and_then(|usb| Port::at(&usb, None));
+                (device.to_string(), port.ok_or_else(|| not_plugged_in(device))?)
+            }
+        };
+        Ok(Box::new(port.open(&name)?))
+    }
+
     fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>> {
         let number = camera.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
         let is_it = |path: &PathBuf| number != 0 && fs::metadata(path).is_ok_and(|node| node.rdev() == number);
@@ -201,6 +227,11 @@ fn forget_waiters(all: &mut Holders, cameras: &[Vec<Target>]) {
     if !holds {
         all.list.retain(|holder| holder.pid != own || holder.other_node.is_some());
     }
+}
+
+fn not_plugged_in(device: &UsbDevice) -> Error {
+    Error::new(Kind::NotFound, format!("{device}: no such camera is plugged in"))
+        .hint("lsusb shows vendor and product of what is; camlease_device_list_new lists the cameras")
 }
 
 /// A camera's own node and its other ones.

@@ -1,4 +1,4 @@
-//! An open video node: the kernel's requests as typed calls. All `ioctl`s of this library are here.
+//! An open video node: the kernel's requests as typed calls. All `ioctl`s of V4L2 are here.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
