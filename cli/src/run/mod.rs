@@ -83,11 +83,11 @@ pub fn run(args: &Args, output: &Output) -> Exit {
     if let Err(error) = command::adopt_orphans() {
         return output.fail_with(Exit::FAILURE, "internal", format_args!("run: becoming a subreaper: {error}"));
     }
-    Run { args, output, tries: 0 }.to_the_end()
+    Run { args, output, tries: 0 }.supervise()
 }
 
 impl Run<'_> {
-    fn to_the_end(mut self) -> Exit {
+    fn supervise(mut self) -> Exit {
         let (mut delay, mut failures) = (self.args.delay, 0);
         loop {
             self.tries += 1;
