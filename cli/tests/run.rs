@@ -248,7 +248,7 @@ fn the_pause_can_be_interrupted() {
 fn a_supervised_capture_lets_go_when_it_is_told_to() {
     let camera = camera("capture");
     let binary = env!("CARGO_BIN_EXE_camlease");
-    let script = format!("echo ready $$; exec {binary} capture {camera} -o /dev/null --as raw --force");
+    let script = format!("echo ready $$; exec {binary} capture {camera} -o - --as raw >/dev/null");
     let (child, pid) = ready(&camera, &[], &script);
     let streams = || run(&["who", &camera]).1.contains(&format!("pid {pid}")).then_some(());
     wait_for("the capture to have the camera", streams);
