@@ -149,6 +149,14 @@ fn what_a_failed_command_left_is_released_and_nothing_else() {
     assert_eq!(alive, [true, true], "who keeps no camera lives on");
     assert_eq!(run(&["wait", &camera, "--timeout", "0"]).0, 0);
 
+    // A command that succeeds may go on in the background: that is told.
+    let script = format!("{} {} leave >/dev/null 2>&1; exit 0", foreign().display(), name(&camera));
+    let (code, _, events) = shell(&camera, &[], &script);
+    assert_eq!((code, names(&events)), (0, ["started", "ended", "left"].to_vec()));
+    let pid = events[2]["holder"]["pid"].as_i64().unwrap() as i32;
+    assert!(lives(pid));
+    support::signal(pid, Signal::SIGKILL);
+
     let script = format!("{} {} stubborn >/dev/null 2>&1 & sleep 0.3; exit 3", foreign().display(), name(&camera));
     let (code, _, events) = shell(&camera, &["--retries", "0"], &script);
     assert_eq!((code, &events[2]["outcome"]), (3, &"killed".into()), "{events:?}");
