@@ -20,8 +20,11 @@ use crate::{fork, signals};
 /// Told who holds a camera when a wait for it begins, and again when that changes: in words, and as a list.
 pub type OnWait<'a> = &'a mut dyn FnMut(&str, &Holders);
 
+/// Makes ready what a camera that is waited for will need.
+pub type Prepare<'b> = &'b mut dyn FnMut(&dyn Source);
+
 /// How an open waits.
-pub struct Wait<'a> {
+pub struct Wait<'a, 'b> {
     /// `None` waits without end; zero tries once.
     pub timeout: Option<Duration>,
     /// Wait for a camera that is not there at all, too.
@@ -31,16 +34,27 @@ pub struct Wait<'a> {
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     pub on_wait: Option<OnWait<'a>>,
+    /// Called once when the wait begins, for what can be made ready meanwhile.
+    pub prepare: Option<Prepare<'b>>,
     /// Holders are asked to hand the camera over, with these words.
     pub ask: Option<Petition>,
     /// A holder that is asked in vain, or cannot be asked, is ended after this grace.
     pub evict: Option<Duration>,
 }
 
-impl Wait<'_> {
+impl Wait<'_, '_> {
     /// Waits, and does nothing about those who have the camera.
     pub fn quietly(timeout: Option<Duration>) -> Self {
-        Wait { timeout, for_device: false, after_reset: false, cancel: None, on_wait: None, ask: None, evict: None }
+        Wait {
+            timeout,
+            for_device: false,
+            after_reset: false,
+            cancel: None,
+            on_wait: None,
+            prepare: None,
+            ask: None,
+            evict: None,
+        }
     }
 }
 
@@ -172,7 +186,7 @@ pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
 }
 
 /// Gets the camera, or says why not.
-pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Result<Acquired> {
+pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) -> Result<Acquired> {
     let begun = Instant::now();
     let mut waiting = Waiting {
         uri,
@@ -216,6 +230,9 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         }
         if !told {
             told = true;
+            if let Some(prepare) = waiting.wait.prepare.as_mut() {
+                prepare(source);
+            }
             waiting.tell(source, &refusal);
             continue; // the look at /proc took its time: the camera may be free by now
         }
@@ -238,9 +255,9 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
     }
 }
 
-struct Waiting<'a> {
+struct Waiting<'a, 'b> {
     uri: &'a str,
-    wait: Wait<'a>,
+    wait: Wait<'a, 'b>,
     begun: Instant,
     deadline: Option<Instant>,
     attempts: u64,
@@ -261,7 +278,7 @@ struct Waiting<'a> {
     evictions: u32,
 }
 
-impl Waiting<'_> {
+impl Waiting<'_, '_> {
     /// The camera, or a refusal that waiting may end; any other failure ends the wait.
     fn attempt(&mut self, source: &mut dyn Source) -> Result<Result<Box<dyn Device>>> {
         refuse_when_shut_down(self.uri)?;

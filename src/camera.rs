@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::acquire::{self, OnWait, Wait, acquire};
-use crate::backend::{self, Device, Filled, Identity, Stream};
+use crate::backend::{self, Device, Filled, Identity, Source, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
 use crate::frame::Frame;
@@ -190,7 +190,16 @@ impl Camera {
             must,
             grace: options.grace.unwrap_or(policy::HAND_OVER_GRACE),
         };
+        let mut lease = None;
+        let (name, priority) = (options.name.clone(), options.priority);
+        let mut prepare = |source: &dyn Source| {
+            // One that cannot be made ready now is tried again when the camera is there.
+            if let [filing] = &source.filings()[..] {
+                lease = Lease::prepare(filing, &name, priority).ok();
+            }
+        };
         let wait = Wait {
+            prepare: Some(&mut prepare),
             timeout: options.timeout,
             for_device: options.wait_for_device,
             after_reset: false,
@@ -228,7 +237,7 @@ impl Camera {
         });
         shared.counters.open_attempts.store(got.attempts, Ordering::Relaxed);
         shared.counters.busy_wait_ns.store(got.waited.as_nanos() as u64, Ordering::Relaxed);
-        shared.file_lease();
+        shared.file_lease(lease);
         let token = LIVE
             .insert(Arc::downgrade(&shared))
             .map_err(|_| Error::new(Kind::Internal, format!("{uri}: a million cameras are open already")))?;
@@ -579,12 +588,20 @@ impl Shared {
         marked
     }
 
-    /// Tells others who holds the camera. One that cannot is held all the same.
-    fn file_lease(self: &Arc<Self>) {
+    /// Tells others who holds the camera, by a lease that was made ready where there is one. A camera of which others
+    /// cannot be told is held all the same.
+    fn file_lease(self: &Arc<Self>, ready: Option<Lease>) {
         let Some(filing) = timed::read(&self.device).as_ref().and_then(|device| device.filing()) else { return };
-        let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
-        match Lease::take(&filing, &self.holder_name, self.priority, door) {
-            Ok(lease) => *timed::lock(&self.lease) = Some(lease),
+        let ready = match ready {
+            Some(lease) if *lease.filing() == filing => Ok(lease),
+            _ => Lease::prepare(&filing, &self.holder_name, self.priority),
+        };
+        match ready {
+            Ok(lease) => {
+                let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
+                lease.hold(door);
+                *timed::lock(&self.lease) = Some(lease);
+            }
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
         }
     }
@@ -606,7 +623,7 @@ impl Shared {
     /// Tells others by what the camera is known now.
     fn refile_lease(self: &Arc<Self>) {
         let former = self.take_lease().map(|lease| lease.last_exit());
-        self.file_lease();
+        self.file_lease(None);
         if let (Some(last_exit), Some(lease)) = (former, timed::lock(&self.lease).as_mut()) {
             lease.go_on_after(last_exit);
         }
@@ -639,7 +656,7 @@ impl Shared {
         }
         self.clear_wake();
         drop(running);
-        self.file_lease();
+        self.file_lease(None);
         self.counters.reconnects.fetch_add(1, Ordering::Relaxed);
         self.counters.busy_wait_ns.fetch_add(got.waited.as_nanos() as u64, Ordering::Relaxed);
         Ok(())

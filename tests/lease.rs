@@ -97,6 +97,7 @@ fn what_a_dead_holder_leaves_is_one_file_that_nobody_has_locked() {
     assert_eq!(files("lease-3").len(), 2, "the lease and the socket beside it");
     party.kill();
     let camera = Camera::open(uri, OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() }).unwrap();
+    assert_eq!(camera.last_exit(), LastExit::Died);
     let now = files("lease-3");
     assert_eq!(now.len(), 2, "those of the dead one are gone: {now:?}");
     drop(camera);
@@ -233,6 +234,32 @@ fn a_users_own_folder_is_used_where_it_is_named_and_refused_where_others_may_wri
         assert_eq!(count(), 0, "{mode:o}");
     }
     fs::remove_dir_all(&base).unwrap();
+}
+
+#[test]
+fn one_that_waits_is_no_holder() {
+    let uri = "virtual:lease-10";
+    let mut holder = Party::start();
+    holder.ok(&format!("open {uri} wait 0 0 0 holder"));
+    let mut waiter = Party::start();
+    waiter.order(&format!("open {uri} wait 7 20000 0 waiter"));
+    while files("lease-10").len() < 4 {
+        std::thread::sleep(Duration::from_millis(1)); // until the waiter's lease is ready
+    }
+    let seen = holders(uri).unwrap().list;
+    assert_eq!((seen.len(), seen[0].pid), (1, holder.pid()), "{seen:?}");
+    waiter.kill();
+    let mut waiter = Party::start();
+    waiter.order(&format!("open {uri} wait 7 20000 0 waiter"));
+    while files("lease-10").len() < 6 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    holder.ok("close");
+    assert!(waiter.answer().starts_with("OK"));
+    let seen = holders(uri).unwrap().list.remove(0);
+    assert_eq!((seen.pid, seen.lease.unwrap().priority), (waiter.pid(), 7));
+    assert!(waiter.ok("info").contains("last_exit=0"), "one that died while it waited says nothing");
+    assert_eq!(files("lease-10").len(), 2);
 }
 
 /// Containers that share the runtime folder, and neither processes nor networks.

@@ -254,10 +254,10 @@ fn a_camera_that_does_not_come_back_is_lost_and_let_go() {
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| std::iter::repeat_with(|| camera.next_frame(None)).find_map(Result::err).unwrap());
         // The kernel asks for it for some more seconds: that is not waited for.
-        let parts = [&node[..], "did not end within 2.0 s", "unplug it and plug it in again"];
+        let parts = [&node[..], "did not end within", "unplug it and plug it in again"];
         let error = failed(camera.reset(Some(limit)), Kind::Disconnected, &parts);
         println!("lost: {error}");
-        assert!((limit..limit + limit / 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!((limit..limit * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         failed::<()>(Err(waiter.join().unwrap()), Kind::Disconnected, &["did not end within"]);
     });
     let parts = &[&node[..], "did not end within", "camlease_camera_regain"];
@@ -278,7 +278,9 @@ fn a_camera_that_does_not_come_back_is_lost_and_let_go() {
 
     // Lost once more, after the kernel has given up: it is waited for until the time is up.
     webcam.order("vanish");
-    failed(camera.reset(Some(Duration::from_secs(9))), Kind::Disconnected, &["has not come back", "within 9.0 s"]);
+    let (begun, limit) = (Instant::now(), Duration::from_secs(9));
+    failed(camera.reset(Some(limit)), Kind::Disconnected, &["has not come back"]);
+    assert!((limit..limit * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     drop((frame, camera));
     assert_eq!(descriptors(), before);
     assert_eq!(v4l2_ctl_streams(&webcam.replug(), 3), Ok(()));

@@ -3,13 +3,14 @@
 use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::Asker;
 use super::ask::{self, GONE, HANDED, KEPT, YIELDS};
 use crate::kernel::{self, Event, Fd, MessageSocket, Thread, poll, readable};
-use crate::policy;
+use crate::{policy, timed};
 
 const THREAD: &CStr = c"camlease-lease";
 
@@ -41,28 +42,50 @@ pub enum HandedOver {
 
 pub struct Doorbell {
     thread: Thread,
-    stop: Arc<Event>,
+    orders: Arc<Orders>,
     path: PathBuf,
 }
 
+/// What its thread is told.
+struct Orders {
+    /// Signalled when there is something to be told.
+    wake: Event,
+    stop: AtomicBool,
+    begin: Mutex<Option<Begin>>,
+}
+
+/// The camera is there to be asked for. Something is to be done first.
+struct Begin {
+    door: Weak<dyn Door>,
+    first: Box<dyn FnOnce() + Send>,
+}
+
 impl Doorbell {
-    /// Listens at a path that does not exist yet, for as long as `door` is there.
-    pub fn hang(path: &Path, door: Weak<dyn Door>) -> io::Result<Doorbell> {
+    /// Listens at a path that does not exist yet.
+    pub fn hang(path: &Path) -> io::Result<Doorbell> {
         let socket = MessageSocket::listen(path)?;
-        let stop = Arc::new(Event::new()?);
-        let stopped = stop.clone();
-        let thread = Thread::start(THREAD, move || serve(socket, &stopped, door));
+        let orders = Orders { wake: Event::new()?, stop: AtomicBool::new(false), begin: Mutex::default() };
+        let orders = Arc::new(orders);
+        let told = orders.clone();
+        let thread = Thread::start(THREAD, move || serve(socket, &told));
         let thread = thread.inspect_err(|_| drop(std::fs::remove_file(path)))?;
-        Ok(Doorbell { thread, stop, path: path.to_owned() })
+        Ok(Doorbell { thread, orders, path: path.to_owned() })
+    }
+
+    /// Answers from now on, once its thread has done something first.
+    pub fn begin(&self, door: Weak<dyn Door>, first: Box<dyn FnOnce() + Send>) {
+        *timed::lock(&self.orders.begin) = Some(Begin { door, first });
+        self.orders.wake.signal();
     }
 
     pub fn stop(&self) {
-        self.stop.signal();
+        self.orders.stop.store(true, Ordering::SeqCst);
+        self.orders.wake.signal();
     }
 
     /// Ends it. A hand-over that is under way is finished first, but not waited for beyond the deadline.
     pub fn end_by(self, deadline: Instant) {
-        if !self.stop.is_own() {
+        if !self.orders.wake.is_own() {
             return; // a parent's
         }
         self.stop();
@@ -76,16 +99,29 @@ impl Doorbell {
     }
 }
 
-fn serve(socket: MessageSocket, stop: &Event, door: Weak<dyn Door>) {
+fn serve(socket: MessageSocket, orders: &Orders) {
+    let mut door = None;
     loop {
-        let mut fds = [readable(socket.fd()), readable(stop.fd())];
-        if poll(&mut fds, None).is_err() || fds[1].revents != 0 {
+        let mut fds = [readable(socket.fd()), readable(orders.wake.fd())];
+        if poll(&mut fds, None).is_err() {
             return;
         }
-        // One who hung up again is no reason to end.
+        if fds[1].revents != 0 {
+            orders.wake.clear();
+            if let Some(begin) = timed::lock(&orders.begin).take() {
+                (begin.first)();
+                door = Some(begin.door);
+            }
+            if orders.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            continue;
+        }
+        // One who hung up again is no reason to end, and one who comes before the camera is there finds nobody.
         let Ok(caller) = socket.accept() else { continue };
+        let Some(door) = door.as_ref() else { continue };
         let Some(door) = door.upgrade() else { return };
-        if answer(&caller, stop, door.as_ref()) {
+        if answer(&caller, &orders.wake, door.as_ref()) {
             return;
         }
     }

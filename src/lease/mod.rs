@@ -8,6 +8,7 @@
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use std::time::Duration;
 use std::{fs, process};
@@ -19,7 +20,7 @@ use self::record::{DOING_AT, Doing, Entry};
 use crate::backend::Source;
 use crate::holders::{self, Activity, Holders};
 use crate::kernel::{self, Fd};
-use crate::policy;
+use crate::{policy, timed};
 
 mod ask;
 mod doorbell;
@@ -124,10 +125,11 @@ pub struct Found {
 
 /// A lease of this process. Dropping it gives it up.
 pub struct Lease {
+    filing: Filing,
     /// `None` once the camera was handed over.
     paper: Option<Paper>,
     bell: Option<Doorbell>,
-    last_exit: LastExit,
+    past: Arc<Past>,
 }
 
 /// A lease's file.
@@ -135,8 +137,36 @@ struct Paper {
     file: Fd,
     folder: Folder,
     name: String,
-    /// What an earlier holder left behind could not be removed.
-    unswept: bool,
+    past: Arc<Past>,
+}
+
+/// What the holders before left. Looked at after the camera was got: whoever waits for it is to have it at once.
+#[derive(Default)]
+struct Past {
+    swept: Mutex<Option<Swept>>,
+    done: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Swept {
+    last_exit: LastExit,
+    /// Something stays that this user may not remove.
+    remains: bool,
+}
+
+impl Past {
+    fn tell(&self, swept: Swept) {
+        timed::lock(&self.swept).get_or_insert(swept);
+        self.done.notify_all();
+    }
+
+    /// Waits until it is known, but not for long.
+    fn swept(&self) -> Swept {
+        let known = timed::lock(&self.swept);
+        let waited = self.done.wait_timeout_while(known, policy::HAND_OVER_END, |swept| swept.is_none());
+        let (swept, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        swept.unwrap_or_default()
+    }
 }
 
 const PREFIX: &str = "camlease-";
@@ -155,19 +185,18 @@ fn names(folder: &Folder, key: &str) -> Vec<String> {
 }
 
 impl Lease {
-    /// Files a lease. The camera is this process's already.
-    pub fn take(filing: &Filing, name: &str, priority: i32, door: std::sync::Weak<dyn Door>) -> io::Result<Lease> {
-        let (last_exit, unswept) = sweep(filing);
+    /// Makes a lease ready for a camera that is waited for: there is less to do when it is got.
+    pub fn prepare(filing: &Filing, name: &str, priority: i32) -> io::Result<Lease> {
         let own = Process::myself().and_then(|own| own.stat()).map_err(io::Error::other)?;
         let entry = Entry {
-            doing: Doing::Open,
+            doing: Doing::Waiting,
             pid: process::id() as i32,
             start_time: own.starttime,
             space: process_space(),
             boot: boot(),
             instance: filing.instance.clone(),
             priority,
-            since_ns: kernel::clock_ns(libc::CLOCK_BOOTTIME) as u64,
+            since_ns: now_ns(),
             name: name.to_owned(),
         };
         let mut refusal = io::Error::from_raw_os_error(libc::ENOENT);
@@ -175,11 +204,12 @@ impl Lease {
             match create(&folder, filing, &entry) {
                 Ok((name, file)) => {
                     let path = folder.path_of(&format!("{name}{DOOR}"));
-                    let bell = Doorbell::hang(&path, door)
+                    let bell = Doorbell::hang(&path)
                         .inspect_err(|e| log::warn!("{}: nobody can ask this holder: {e}", path.display()))
                         .ok();
-                    let paper = Some(Paper { file, folder, name, unswept });
-                    return Ok(Lease { paper, bell, last_exit });
+                    let past = Arc::<Past>::default();
+                    let paper = Some(Paper { file, folder, name, past: past.clone() });
+                    return Ok(Lease { filing: filing.clone(), paper, bell, past });
                 }
                 Err(error) => refusal = error,
             }
@@ -187,14 +217,34 @@ impl Lease {
         Err(refusal)
     }
 
+    pub fn filing(&self) -> &Filing {
+        &self.filing
+    }
+
+    /// The camera is this process's. What the holder before left is looked at by the doorbell's thread.
+    pub fn hold(&self, door: Weak<dyn Door>) {
+        let (filing, past) = (self.filing.clone(), self.past.clone());
+        let look_back = move || past.tell(sweep(&filing));
+        match &self.bell {
+            Some(bell) => bell.begin(door, Box::new(look_back)),
+            None => look_back(),
+        }
+        if let Some(paper) = &self.paper {
+            let since = Entry::since_text(now_ns());
+            let _ = paper.file.as_file().write_at(since.as_bytes(), Entry::SINCE_AT);
+            paper.write(Doing::Open);
+        }
+    }
+
     /// How the holder before this one ended.
     pub fn last_exit(&self) -> LastExit {
-        self.last_exit
+        self.past.swept().last_exit
     }
 
     /// It takes the place of another lease of this holder's.
     pub fn go_on_after(&mut self, last_exit: LastExit) {
-        self.last_exit = last_exit;
+        let remains = self.past.swept().remains;
+        *timed::lock(&self.past.swept) = Some(Swept { last_exit, remains });
     }
 
     pub fn set_streaming(&self, streaming: bool) {
@@ -228,7 +278,7 @@ impl Drop for Paper {
         if !self.file.is_own() {
             return;
         }
-        if self.unswept {
+        if timed::lock(&self.past.swept).is_some_and(|swept| swept.remains) {
             self.write(Doing::Ended);
             // Somebody who may remove both will.
             return;
@@ -294,7 +344,10 @@ pub fn find(filings: &[Filing]) -> Vec<Found> {
             if !kernel::is_locked_for_writing(&file) {
                 continue;
             }
-            let Some((entry, about)) = look(&file).filter(|(_, about)| users.have(about)) else { continue };
+            let believed = |(entry, about): &(Entry, fs::Metadata)| {
+                users.have(about) && matches!(entry.doing, Doing::Open | Doing::Streaming)
+            };
+            let Some((entry, about)) = look(&file).filter(believed) else { continue };
             let door = folder.path_of(&format!("{name}{DOOR}"));
             if let Some(lease) = verify(entry, about.uid(), door) {
                 found.push(lease);
@@ -327,11 +380,10 @@ fn verify(entry: Entry, owner: u32, door: PathBuf) -> Option<Found> {
     })
 }
 
-/// Removes what dead holders left behind, and tells how the last of them ended, and whether something stays that this
-/// user may not remove.
-fn sweep(filing: &Filing) -> (LastExit, bool) {
+/// Removes what dead holders left behind, and tells how the last of them ended.
+fn sweep(filing: &Filing) -> Swept {
     let mut last: Option<Entry> = None;
-    let mut unswept = false;
+    let mut remains = false;
     for folder in Folder::all() {
         for name in names(&folder, &filing.key) {
             let to_remove = folder.open(&name, libc::O_RDWR).ok().filter(|file| kernel::lock_for_writing(file).is_ok());
@@ -342,6 +394,7 @@ fn sweep(filing: &Filing) -> (LastExit, bool) {
             }
             if let Some((entry, about)) = look(&file)
                 && filing.users.have(&about)
+                && entry.doing != Doing::Waiting
                 && entry.boot == boot()
                 && entry.instance == filing.instance
                 && last.as_ref().is_none_or(|last| last.since_ns < entry.since_ns)
@@ -352,15 +405,20 @@ fn sweep(filing: &Filing) -> (LastExit, bool) {
             if removed {
                 let _ = folder.remove(&format!("{name}{DOOR}"));
             }
-            unswept |= !removed;
+            remains |= !removed;
         }
     }
     let last_exit = match last.map(|entry| entry.doing) {
-        None | Some(Doing::Ended) => LastExit::Clean,
+        None | Some(Doing::Ended | Doing::Waiting) => LastExit::Clean,
         Some(Doing::Open) => LastExit::Died,
         Some(Doing::Streaming) => LastExit::Dirty,
     };
-    (last_exit, unswept)
+    Swept { last_exit, remains }
+}
+
+/// Of CLOCK_BOOTTIME.
+fn now_ns() -> u64 {
+    kernel::clock_ns(libc::CLOCK_BOOTTIME) as u64
 }
 
 /// Who has a camera: from /proc, and with what the holders tell of themselves.

@@ -6,6 +6,8 @@ use crate::policy;
 /// What the holder does now. One byte of the file, so that it changes at once or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
+    /// It waits for the camera, and made its lease ready.
+    Waiting,
     Open,
     Streaming,
     /// It let the camera go, and could not remove what an earlier holder of another user's left behind.
@@ -13,12 +15,14 @@ pub enum Doing {
 }
 
 const HEAD: &str = "camlease lease 1 ";
+const SINCE: &str = "since ";
 /// Where in the file the byte is.
 pub const DOING_AT: u64 = HEAD.len() as u64;
 
 impl Doing {
     pub fn byte(self) -> u8 {
         match self {
+            Doing::Waiting => b'w',
             Doing::Open => b'o',
             Doing::Streaming => b's',
             Doing::Ended => b'e',
@@ -26,7 +30,7 @@ impl Doing {
     }
 
     fn of(byte: u8) -> Option<Doing> {
-        [Doing::Open, Doing::Streaming, Doing::Ended].into_iter().find(|doing| doing.byte() == byte)
+        [Doing::Waiting, Doing::Open, Doing::Streaming, Doing::Ended].into_iter().find(|doing| doing.byte() == byte)
     }
 }
 
@@ -48,12 +52,21 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Where in the file the time begins: second, so that it has a place of its own.
+    pub const SINCE_AT: u64 = DOING_AT + 2 + SINCE.len() as u64;
+
+    /// The time, as long as any other.
+    pub fn since_text(since_ns: u64) -> String {
+        format!("{since_ns:020}")
+    }
+
     pub fn to_text(&self) -> String {
         let Entry { pid, start_time, space, boot, instance, priority, since_ns, .. } = self;
         format!(
-            "{HEAD}{}\npid {pid}\nstart {start_time}\nspace {space}\nboot {boot}\ninstance {}\npriority {priority}\n\
-             since {since_ns}\nname {}\n",
+            "{HEAD}{}\n{SINCE}{}\npid {pid}\nstart {start_time}\nspace {space}\nboot {boot}\ninstance {}\n\
+             priority {priority}\nname {}\n",
             self.doing.byte() as char,
+            Entry::since_text(*since_ns),
             one_line(instance),
             one_line(&self.name),
         )
@@ -139,6 +152,9 @@ mod tests {
     fn the_byte_of_what_it_does_is_where_it_is_written() {
         let mut text = entry().to_text().into_bytes();
         assert_eq!(text[DOING_AT as usize], b's');
+        let since = Entry::since_text(77);
+        text[Entry::SINCE_AT as usize..][..since.len()].copy_from_slice(since.as_bytes());
+        assert_eq!(Entry::parse(std::str::from_utf8(&text).unwrap()).unwrap().since_ns, 77);
         text[DOING_AT as usize] = Doing::Ended.byte();
         assert_eq!(Entry::parse(std::str::from_utf8(&text).unwrap()).unwrap().doing, Doing::Ended);
     }

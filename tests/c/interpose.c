@@ -154,23 +154,29 @@ STAND_BETWEEN(int, connect, (int fd, __CONST_SOCKADDR_ARG address, socklen_t len
 STAND_BETWEEN(int, pipe2, (int ends[2], int flags), (ends, flags), true, "pipe2", -1)
 
 /* With a variable tail. Only nodes of cameras are told apart from what else a process opens. */
-#define OPEN(name)                                                                                                     \
-    __attribute__((visibility("default"))) int name(const char *path, int flags, ...)                                  \
+static const char *kind_of_node(const char *path)
+{
+    return strncmp(path, "/dev/video", 10) == 0 ? "open" : strncmp(path, "/dev/bus/usb/", 13) == 0 ? "open_usb" : "";
+}
+
+#define OPEN(name, parameters, ...)                                                                                    \
+    __attribute__((visibility("default"))) int name parameters                                                         \
     {                                                                                                                  \
         va_list tail;                                                                                                  \
         va_start(tail, flags);                                                                                         \
         mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(tail, mode_t) : 0;                                        \
         va_end(tail);                                                                                                  \
         REAL(name);                                                                                                    \
-        if ((strncmp(path, "/dev/video", 10) == 0 && hit("open")) ||                                                    \
-            (strncmp(path, "/dev/bus/usb/", 13) == 0 && hit("open_usb"))) {                                                     \
+        if (hit(kind_of_node(path))) {                                                                                 \
             errno = rule.error;                                                                                        \
             return -1;                                                                                                 \
         }                                                                                                              \
-        return real(path, flags, mode);                                                                                \
+        return real(__VA_ARGS__, mode);                                                                                \
     }
-OPEN(open)
-OPEN(open64)
+OPEN(open, (const char *path, int flags, ...), path, flags)
+OPEN(open64, (const char *path, int flags, ...), path, flags)
+OPEN(openat, (int folder, const char *path, int flags, ...), folder, path, flags)
+OPEN(openat64, (int folder, const char *path, int flags, ...), folder, path, flags)
 
 __attribute__((visibility("default"))) void *mremap(void *at, size_t old, size_t new, int flags, ...)
 {
