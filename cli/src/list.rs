@@ -7,7 +7,7 @@ use crate::output::{Exit, Output, Paint};
 use crate::telling::{self, CameraJson, FormatJson, HolderJson};
 
 /// For the help.
-pub const JSON: &str = r#"JSON: {"cameras": [{"uri", "name", "driver", "serial", "bus", "state": "free"|"open"|"streaming"|"unknown", "formats": [...] or null, "formats_error", "holders": [...]}]}"#;
+pub const JSON: &str = r#"JSON: {"cameras": [{"uri", "name", "driver", "serial", "bus", "state": "free"|"open"|"streaming"|"unknown", "formats": [{"fourcc", "description", "compressed", "width": {"least", "most", "step"}, "height": {...}, "fps_least", "fps_most"}] or null, "formats_error", "holders": [... as in "who"]}]}"#;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -80,6 +80,14 @@ pub fn shown(time: Duration) -> String {
     }
 }
 
+/// The same without tenths, which are hard to read where they jump.
+pub fn shown_whole(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        _ => shown(time),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +129,6 @@ mod tests {
         assert_eq!(shown_ms(12_340), "12.3 s");
         assert_eq!(shown_ms(245_000), "4 min 5 s");
         assert_eq!(shown_ms(12_000_000), "3 h 20 min");
+        assert_eq!(shown_whole(Duration::from_millis(850)), "0 s");
     }
 }

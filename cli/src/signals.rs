@@ -31,6 +31,11 @@ impl Signals {
         Ok(Signals { fd, before })
     }
 
+    /// What was blocked before: a program that is started is to have its signals.
+    pub fn mask_before(&self) -> SigSet {
+        self.before
+    }
+
     /// The next signal that has come.
     pub fn next(&self) -> Option<Received> {
         let info = self.fd.read_signal().ok()??;

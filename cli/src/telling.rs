@@ -124,11 +124,8 @@ pub fn held_for(holder: &Holder) -> Option<Duration> {
 /// What else is to be said of a holder than [`Holder`]'s own line, one line each.
 pub fn details(holder: &Holder) -> Vec<String> {
     let mut lines = vec![format!("command: {}", holder.command)];
-    if let Some(lease) = &holder.lease {
-        let name = if lease.name.is_empty() { String::new() } else { format!("\"{}\", ", lease.name) };
-        let since = held_for(holder).map(|time| format!(", has it for {}", naming::shown(time))).unwrap_or_default();
-        lines.push(format!("lease: {name}priority {}{since}", lease.priority));
-    }
+    // Its name and priority stand in the holder's own line.
+    lines.extend(held_for(holder).map(|time| format!("has it for {}", naming::shown(time))));
     lines.extend(match holder.condition {
         Condition::Alive => None,
         Condition::Stopped => Some(format!(

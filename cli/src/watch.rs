@@ -179,7 +179,7 @@ fn lines(seen: &[Seen], output: &Output) -> Vec<String> {
         let (identity, state) = (&camera.found.identity, camera.found.state);
         let word = output.paint(telling::state_paint(state), format_args!("{:9}", telling::state_name(state)));
         let uri = output.paint(Paint::Strong, format_args!("{:width$}", identity.uri));
-        let since = naming::shown(whole_seconds(camera.since.elapsed()));
+        let since = naming::shown_whole(camera.since.elapsed());
         let at_least = if camera.from_the_start { "at least " } else { "" };
         lines.push(format!(
             "{uri}  {word}  {}  {}",
@@ -187,16 +187,11 @@ fn lines(seen: &[Seen], output: &Output) -> Vec<String> {
             output.paint(Paint::Faint, format!("for {at_least}{since}"))
         ));
         for holder in &camera.holders {
-            let since = telling::held_for(holder).map(|time| format!(", for {}", naming::shown(whole_seconds(time))));
+            let since = telling::held_for(holder).map(|time| format!(", for {}", naming::shown_whole(time)));
             lines.push(format!("{:width$}  {holder}{}", "", since.unwrap_or_default()));
         }
     }
     lines
-}
-
-/// Tenths that jump are hard to read.
-fn whole_seconds(time: Duration) -> Duration {
-    Duration::from_secs(time.as_secs())
 }
 
 #[cfg(test)]

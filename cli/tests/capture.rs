@@ -161,6 +161,26 @@ fn standard_output_takes_bytes() {
 }
 
 #[test]
+fn a_pipe_is_written_into_and_not_replaced() {
+    let (folder, camera) = (folder("pipe"), camera("pipe"));
+    let pipe = folder.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let uri = format!("{camera}?width=64&height=48");
+    for (kind, bytes) in [("raw", 2 * 64 * 48 * 2), ("jpg", 0)] {
+        let reader = pipe.clone();
+        let reader = std::thread::spawn(move || fs::read(reader).unwrap());
+        let count = if kind == "raw" { "2" } else { "1" };
+        let arguments = ["capture", &uri, "-n", count, "-o", pipe.to_str().unwrap(), "--as", kind, "--force"];
+        let (code, out, err) = run(&arguments);
+        assert_eq!(code, 0, "{out}{err}");
+        let read = reader.join().unwrap();
+        assert!(if kind == "raw" { read.len() == bytes } else { jpeg(&read).0 == 64 }, "{kind}: {} bytes", read.len());
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(&pipe).unwrap().file_type()));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+}
+
+#[test]
 fn failures_leave_no_file_and_have_their_codes() {
     let (folder, camera) = (folder("failures"), camera("failures"));
     let path = folder.join("x.png");

@@ -40,7 +40,7 @@ fn the_view_shows_what_happens_and_leaves_the_terminal_as_it_was() {
     for (keys, wanted) in [("q", 0), ("\x03", 130)] {
         let camera = camera("view");
         let mut terminal = Terminal::start(&["watch", "--interval", "100ms"]);
-        let before = terminal.settings();
+        let before = terminal.before.clone();
         let screen = terminal.wait_for("q or Ctrl+C ends");
         assert!(screen.contains("\x1b[?1049h") && screen.contains("\x1b[?25l"), "{screen:?}");
         assert!(terminal.settings().contains("-icanon"), "{}", terminal.settings());

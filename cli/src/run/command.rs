@@ -1,11 +1,11 @@
 //! The command as a process: started, signalled, reaped, and those that it leaves behind.
 
 use std::fmt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use procfs::process::Process;
@@ -21,8 +21,13 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(command: &[String]) -> std::io::Result<Running> {
-        let child = Command::new(&command[0]).args(&command[1..]).spawn()?;
+    /// Starts it with these signals blocked: those that were before some were taken to be read.
+    pub fn start(command: &[String], mask: SigSet) -> std::io::Result<Running> {
+        let mut process = Command::new(&command[0]);
+        process.args(&command[1..]);
+        // SAFETY: between fork and exec only sigprocmask is called, which is async-signal-safe and allocates nothing.
+        unsafe { process.pre_exec(move || Ok(mask.thread_set_mask()?)) };
+        let child = process.spawn()?;
         Ok(Running { pid: Pid::from_raw(child.id() as i32) })
     }
 

@@ -16,7 +16,7 @@ use crate::telling::{self, HolderJson};
 use command::{Ended, Running};
 
 /// For the help.
-pub const JSON: &str = r#"Standard output is the command's. With --json, what camlease itself tells comes on standard error, one line for each event: {"event": "waiting"|"started"|"ended"|"released"|"retrying"|"signal"|"gave_up", "try", ...}; "waiting" has "camera" and "holders", "started" "pid", "ended" "exit_code" and "signal", "released" "camera", "holder" and "outcome", "retrying" "delay_ms", "signal" "signal"."#;
+pub const JSON: &str = r#"Standard output is the command's. With --json, what camlease itself tells comes on standard error, one line for each event: {"event": "waiting"|"started"|"ended"|"released"|"left"|"retrying"|"signal"|"gave_up", "try", ...}; "waiting" has "camera" and "holders", "started" "pid", "ended" "exit_code" and "signal", "released" "camera", "holder" and "outcome", "left" "camera" and "holder", "retrying" "delay_ms", "signal" "signal"."#;
 
 /// The longest pause between two tries, whatever they were doubled to.
 const DELAY_MOST: Duration = Duration::from_secs(60);
@@ -62,6 +62,7 @@ enum Event<'a> {
     Started { r#try: u32, pid: i32 },
     Ended { r#try: u32, exit_code: u8, signal: Option<i32> },
     Released { r#try: u32, camera: &'a str, holder: HolderJson, outcome: &'static str },
+    Left { r#try: u32, camera: &'a str, holder: HolderJson },
     Retrying { r#try: u32, delay_ms: u128 },
     Signal { r#try: u32, signal: &'static str },
     GaveUp { r#try: u32, exit_code: u8 },
@@ -83,11 +84,11 @@ pub fn run(args: &Args, output: &Output) -> Exit {
     if let Err(error) = command::adopt_orphans() {
         return output.fail_with(Exit::FAILURE, "internal", format_args!("run: becoming a subreaper: {error}"));
     }
-    Run { args, output, tries: 0 }.to_the_end()
+    Run { args, output, tries: 0 }.supervise()
 }
 
 impl Run<'_> {
-    fn to_the_end(mut self) -> Exit {
+    fn supervise(mut self) -> Exit {
         let (mut delay, mut failures) = (self.args.delay, 0);
         loop {
             self.tries += 1;
@@ -108,6 +109,8 @@ impl Run<'_> {
             };
             let exit = Exit(ended.exit_code());
             if exit == Exit::OK && !told_to_end {
+                // Whoever does its work in the background means to: that is told, and left alone.
+                self.tell_what_it_left();
                 return exit;
             }
             self.release_what_it_left();
@@ -170,7 +173,7 @@ impl Run<'_> {
 
     /// Runs the command once: how it ended, and whether because we were told to end.
     fn once(&self, signals: &Signals) -> Result<(Ended, bool), Exit> {
-        let mut running = Running::start(&self.args.command).map_err(|error| {
+        let mut running = Running::start(&self.args.command, signals.mask_before()).map_err(|error| {
             // As a shell has it.
             let (exit, kind) = match error.kind() {
                 std::io::ErrorKind::NotFound => (Exit(127), "not_found"),
@@ -245,6 +248,18 @@ impl Run<'_> {
                 Err(error) => drop(self.output.fail(&error)),
             }
             command::reap_orphans();
+        }
+    }
+
+    fn tell_what_it_left(&self) {
+        for camera in &self.args.cameras {
+            let holders = camlease::holders(camera).unwrap_or_default().list;
+            for holder in holders.iter().filter(|holder| command::is_left_behind(holder.pid, holder.start_time)) {
+                let event = Event::Left { r#try: self.tries, camera, holder: HolderJson::from(holder) };
+                self.tell(event, |_| {
+                    format!("{camera}: it left {holder}, which has it still: camlease release {camera}")
+                });
+            }
         }
     }
 

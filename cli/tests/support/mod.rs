@@ -117,7 +117,7 @@ fn spawn_ready(command: &mut Command) -> Program {
 pub fn foreign() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let program = target().join("cli-tests").join(format!("foreign-{}", std::process::id()));
+        let program = target().join("cli-tests").join(std::process::id().to_string()).join("foreign");
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign.c");
         let status = Command::new("cc").args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).status();
@@ -174,6 +174,8 @@ pub struct Terminal {
     master: File,
     slave: OwnedFd,
     seen: String,
+    /// Its settings before the command was there.
+    pub before: String,
 }
 
 impl Terminal {
@@ -185,8 +187,9 @@ impl Terminal {
         let mut command = Command::new("setsid");
         command.args(["-c", "-w", env!("CARGO_BIN_EXE_camlease")]).args(arguments);
         command.env("TERM", "xterm").env_remove("NO_COLOR");
+        let before = settings(&pty.slave);
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Terminal { child, master: pty.master.into(), slave: pty.slave, seen: String::new() }
+        Terminal { child, master: pty.master.into(), slave: pty.slave, seen: String::new(), before }
     }
 
     /// Reads until this is on the screen, or was; all that was printed so far.
@@ -219,10 +222,8 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Its settings, as `stty` names them.
     pub fn settings(&self) -> String {
-        let stty = Command::new("stty").arg("-a").stdin(self.slave.try_clone().unwrap()).output().unwrap();
-        String::from_utf8(stty.stdout).unwrap()
+        settings(&self.slave)
     }
 
     /// The exit code, and all that was printed.
@@ -240,6 +241,12 @@ impl Terminal {
         self.read();
         (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), self.seen.clone())
     }
+}
+
+/// A terminal's settings, as `stty` names them.
+fn settings(terminal: &OwnedFd) -> String {
+    let stty = Command::new("stty").arg("-a").stdin(terminal.try_clone().unwrap()).output().unwrap();
+    String::from_utf8(stty.stdout).unwrap()
 }
 
 impl Drop for Terminal {
