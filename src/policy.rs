@@ -32,6 +32,10 @@ pub const NAME_MOST: usize = 256;
 /// Names that are tried for a lease's file: each is random, so that a second is needed only under attack.
 pub const LEASE_NAMES: usize = 8;
 
+/// How long a new holder waits until the kernel has closed all that a dying one had open: the camera's close is what it
+/// waited for already, what else there may be takes microseconds, and more where the processors are busy.
+pub const LEASE_SETTLE: Duration = Duration::from_millis(200);
+
 /// How long a holder has after SIGTERM before it is killed, when the host does not say: a program that closes files
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
