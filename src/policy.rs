@@ -20,6 +20,9 @@ pub const POLL_LONGEST: Duration = Duration::from_millis(50);
 /// How long a holder that is asked for its camera has to finish with its frames, when the one who asks does not say.
 pub const HAND_OVER_GRACE: Duration = Duration::from_millis(500);
 
+/// How often a wait looks whether others tell that they hold the camera: that takes some 0.1 ms.
+pub const LEASE_LOOK: Duration = Duration::from_millis(100);
+
 /// How long the one who asks may take to say what it wants, once it is connected.
 pub const ASK_PATIENCE: Duration = Duration::from_millis(200);
 

@@ -1,11 +1,11 @@
 //! Two, three and ten processes contend for a virtual camera while they are killed at random moments.
 //!
-//! The full run: `CONTENTION_KILLS=10000 cargo test --test contention -- --nocapture`; CONTENTION_SEED decides what is
+//! The full run: `CAMLEASE_KILLS=10000 cargo test --test contention -- --nocapture`; CAMLEASE_SEED decides what is
 //! killed when.
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::contention::{Contention, files};
 use support::number;
@@ -17,8 +17,8 @@ const KILLS: u64 = 600;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn contend(processes: usize) {
-    let kills = number("CONTENTION_KILLS", KILLS) / 3;
-    let seed = number("CONTENTION_SEED", 1) + processes as u64;
+    let kills = number("CAMLEASE_KILLS", KILLS) / 3;
+    let seed = number("CAMLEASE_SEED", 1) + processes as u64;
     let name = format!("contention-{}-{processes}", std::process::id());
     let (uri, key) = (format!("virtual:{name}?fps=200&width=320&height=180"), format!("virtual-{name}"));
     let mut contention = Contention::begin(&uri, &key, processes, seed);
@@ -57,4 +57,21 @@ fn nothing_stays_of_one_that_was_killed_after_it_had_handed_the_camera_over() {
     assert!(winner.ok("info").contains("last_exit=0"), "it was handed over");
     winner.ok("close");
     assert_eq!(files(&key), Vec::<String>::new());
+}
+
+#[test]
+fn one_who_asked_in_vain_asks_the_next_holder_too() {
+    let uri = format!("virtual:contention-{}-next", std::process::id());
+    let mut parties = [Party::start(), Party::start(), Party::start()];
+    let [first, second, waiter] = &mut parties;
+    first.ok(&format!("open {uri} wait 9 0 0 first"));
+    waiter.order(&format!("open {uri} ask 5 20000 0 waiter"));
+    assert!(first.callback().ends_with("waiter"));
+    // It is passed on as an open file: nothing is closed that would wake the one who waits.
+    first.ok("answer yield");
+    second.ok(&format!("open {uri} ask 0 5000 0 second"));
+    let lost = Instant::now();
+    assert!(waiter.answer().starts_with("OK"));
+    assert!(lost.elapsed() < Duration::from_secs(5), "{:?}", lost.elapsed());
+    second.refused("start", "EVICTED");
 }
