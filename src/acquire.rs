@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::evict::{EvictOptions, Outcome, evict_holders};
 use crate::holders::Holders;
 use crate::kernel::{Event, Inotify, poll, readable};
-use crate::lease::{self, Ask, Petition, Progress};
+use crate::lease::{self, Ask, Found, Petition, Progress};
 use crate::policy;
 use crate::slab::{Slab, Token};
 use crate::{fork, signals};
@@ -199,6 +199,8 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
         pause: policy::POLL_FIRST,
         last_holders: None,
         news: false,
+        leases: None,
+        look_at: begun + policy::LEASE_LOOK,
         asks: Vec::new(),
         asked: Vec::new(),
         refusals: Vec::new(),
@@ -251,6 +253,8 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
             waiting.ask(source);
             waiting.tell(source, &refusal);
             waiting.evict_at = waiting.wait.evict.map(|_| Instant::now());
+        } else if waiting.has_other_leases(source) {
+            waiting.news = true;
         }
     }
 }
@@ -267,6 +271,9 @@ struct Waiting<'a, 'b> {
     last_holders: Option<Holders>,
     /// Something was noticed since the holders were looked up.
     news: bool,
+    /// Processes with a lease, by number and start, at the last look; and when to look again.
+    leases: Option<Vec<(i32, u64)>>,
+    look_at: Instant,
     /// Holders that were asked and have not answered for good.
     asks: Vec<Ask>,
     /// Processes that were asked, by number and start.
@@ -299,7 +306,9 @@ impl Waiting<'_, '_> {
         let Some(petition) = &self.wait.ask else { return };
         let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
         let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
-        for holder in lease::find(&source.filings()) {
+        let holders = lease::find(&source.filings());
+        self.leases = Some(processes(&holders));
+        for holder in holders {
             let process = (holder.pid, holder.start_time);
             if self.asked.contains(&process) {
                 continue;
@@ -312,6 +321,20 @@ impl Waiting<'_, '_> {
             }
             self.asked.push(process);
         }
+    }
+
+    /// Whether others tell that they hold it than did at the last look. There is no notice of a camera that is passed
+    /// on while it stays open, nor of a lease, which a new holder files a moment after it got the camera.
+    fn has_other_leases(&mut self, source: &dyn Source) -> bool {
+        let now = Instant::now();
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + policy::LEASE_LOOK;
+        let found = processes(&lease::find(&source.filings()));
+        let is_other = self.leases.as_ref().is_some_and(|leases| *leases != found);
+        self.leases = Some(found);
+        is_other
     }
 
     /// The camera, where one of those who were asked has passed it on.
@@ -442,6 +465,12 @@ impl Waiting<'_, '_> {
         let refusal = self.refusals.iter().fold(refusal, |refusal, reason| refusal.hint(reason));
         refusal.hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
     }
+}
+
+fn processes(holders: &[Found]) -> Vec<(i32, u64)> {
+    let mut processes: Vec<_> = holders.iter().map(|holder| (holder.pid, holder.start_time)).collect();
+    processes.sort_unstable();
+    processes
 }
 
 /// What wakes a wait: file-system notices and a holder's hang-up.

@@ -20,6 +20,9 @@ pub const POLL_LONGEST: Duration = Duration::from_millis(50);
 /// How long a holder that is asked for its camera has to finish with its frames, when the one who asks does not say.
 pub const HAND_OVER_GRACE: Duration = Duration::from_millis(500);
 
+/// How often a wait looks whether others tell that they hold the camera: that takes some 0.1 ms.
+pub const LEASE_LOOK: Duration = Duration::from_millis(100);
+
 /// How long the one who asks may take to say what it wants, once it is connected.
 pub const ASK_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -31,6 +34,10 @@ pub const NAME_MOST: usize = 256;
 
 /// Names that are tried for a lease's file: each is random, so that a second is needed only under attack.
 pub const LEASE_NAMES: usize = 8;
+
+/// How long a new holder waits until the kernel has closed all that a dying one had open: the camera's close is what it
+/// waited for already, what else there may be takes microseconds, and more where the processors are busy.
+pub const LEASE_SETTLE: Duration = Duration::from_millis(200);
 
 /// How long a holder has after SIGTERM before it is killed, when the host does not say: a program that closes files
 /// and stops motors needs about a second.

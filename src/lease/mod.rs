@@ -5,12 +5,11 @@
 //! A lease keeps nobody out: the camera itself does that. It tells, and names the socket at which the holder can be
 //! asked. A file counts for what its owner may say: that a process of the owner's own holds the camera.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
-
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, process};
 
 use procfs::process::Process;
@@ -163,7 +162,6 @@ impl Past {
 
 const PREFIX: &str = "camlease-";
 const DOOR: &str = ".ask";
-const FILE_MOST: u64 = policy::PAGE as u64;
 
 fn prefix_of(key: &str) -> String {
     format!("{PREFIX}{key}.")
@@ -268,6 +266,9 @@ impl Drop for Paper {
         if !self.file.is_own() {
             return;
         }
+        // First: one that is killed in between leaves the lease, and whoever finds that removes both. By its name alone a
+        // socket would be found by nobody.
+        let _ = self.folder.remove(&format!("{}{DOOR}", self.name));
         // One that only waited leaves the past to the next one.
         if self.is_held && self.past.swept().remains {
             self.write(Doing::Ended);
@@ -317,9 +318,9 @@ fn look(file: &Fd) -> Option<(Entry, fs::Metadata)> {
     if !about.is_file() || about.nlink() > 1 {
         return None;
     }
-    let mut text = String::new();
-    (&*file.as_file()).take(FILE_MOST).read_to_string(&mut text).ok()?;
-    Some((Entry::parse(&text)?, about))
+    let mut bytes = [0u8; policy::PAGE];
+    let length = file.as_file().read_at(&mut bytes, 0).ok()?;
+    Some((Entry::parse(std::str::from_utf8(&bytes[..length]).ok()?)?, about))
 }
 
 /// Who has these cameras, by what the holders say.
@@ -375,12 +376,14 @@ fn verify(entry: Entry, owner: u32, door: PathBuf) -> Option<Found> {
 fn sweep(filing: &Filing) -> Swept {
     let mut last: Option<Entry> = None;
     let mut remains = false;
+    let deadline = Instant::now() + policy::LEASE_SETTLE;
     for folder in Folder::all() {
         for name in names(&folder, &filing.key) {
-            let to_remove = folder.open(&name, libc::O_RDWR).ok().filter(|file| kernel::lock_for_writing(file).is_ok());
+            let lock = |file: &Fd| kernel::lock_for_writing(file).is_ok();
+            let to_remove = folder.open(&name, libc::O_RDWR).ok().filter(|file| comes_free(file, deadline, lock));
             let removable = to_remove.is_some();
             let Some(file) = to_remove.or_else(|| folder.open(&name, libc::O_RDONLY).ok()) else { continue };
-            if !removable && kernel::is_locked_for_writing(&file) {
+            if !removable && !comes_free(&file, deadline, |file| !kernel::is_locked_for_writing(file)) {
                 continue; // it is somebody's: not of this camera any more, or of a hostile user's making
             }
             if let Some((entry, about)) = look(&file)
@@ -392,11 +395,10 @@ fn sweep(filing: &Filing) -> Swept {
             {
                 last = Some(entry);
             }
-            let removed = removable && folder.remove(&name).is_ok();
-            if removed {
+            if removable {
                 let _ = folder.remove(&format!("{name}{DOOR}"));
             }
-            remains |= !removed;
+            remains |= !removable || folder.remove(&name).is_err();
         }
     }
     let last_exit = match last.map(|entry| entry.doing) {
@@ -410,6 +412,28 @@ fn sweep(filing: &Filing) -> Swept {
 /// Of CLOCK_BOOTTIME.
 fn now_ns() -> u64 {
     kernel::clock_ns(libc::CLOCK_BOOTTIME) as u64
+}
+
+/// Whether a lease is nobody's, as `is_free` tells. One whose holder is ending is waited for: of what a process has open
+/// the kernel may close the camera first and the lease a moment later.
+fn comes_free(file: &Fd, deadline: Instant, is_free: impl Fn(&Fd) -> bool) -> bool {
+    loop {
+        if is_free(file) {
+            return true;
+        }
+        let ends = look(file).is_some_and(|(entry, _)| entry.space == process_space() && is_ending(&entry));
+        if !ends || Instant::now() >= deadline {
+            return is_free(file); // it may have ended just before it was looked for
+        }
+        std::thread::sleep(policy::TIGHT_STEP);
+    }
+}
+
+/// Whether the process that wrote it is on its way out, or gone.
+fn is_ending(entry: &Entry) -> bool {
+    const PF_EXITING: u32 = 0x4;
+    let stat = Process::new(entry.pid).and_then(|process| process.stat());
+    stat.map_or(true, |stat| stat.starttime != entry.start_time || stat.flags & PF_EXITING != 0)
 }
 
 /// Who has a camera: from /proc, and with what the holders tell of themselves.

@@ -7,6 +7,7 @@
 
 #![allow(dead_code)] // each test uses its part of this
 
+pub mod contention;
 pub mod faults;
 pub mod party;
 
