@@ -10,6 +10,8 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/videodev2.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
@@ -19,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -91,9 +94,21 @@ static void ask(uint32_t set)
     EXPECT(CALL(release_on_signals)(set) == CAMLEASE_OK);
 }
 
-/* Is the camera free? Its lease is a name that can be bound then. Async-signal-safe. */
+/* Can a program that does not know of the library take the camera's buffers? */
+static int is_free_node(const char *node)
+{
+    struct v4l2_requestbuffers one = { .count = 1, .type = V4L2_BUF_TYPE_VIDEO_CAPTURE, .memory = V4L2_MEMORY_MMAP };
+    int probe = open(node, O_RDWR | O_CLOEXEC);
+    int taken = probe >= 0 && ioctl(probe, VIDIOC_REQBUFS, &one) == 0;
+    close(probe);
+    return taken;
+}
+
+/* Is the camera free? The lease of a virtual one is a name that can be bound then. Async-signal-safe. */
 static int is_free(const char *camera)
 {
+    if (strncmp(camera, "/dev/", 5) == 0)
+        return is_free_node(camera);
     struct sockaddr_un name = { .sun_family = AF_UNIX };
     static const char prefix[] = "camlease/virtual/";
     size_t length = strcspn(camera + strlen("virtual:"), "?");
