@@ -29,7 +29,7 @@ mod system;
 
 pub use calls::{inside, outside};
 use stub::Slot;
-use system::process;
+use system::{Action, process};
 
 /// The signals that cameras can be released on: those that end a process by default and can be handled, but not those
 /// that tell of the program's own faults, after which nothing is safe any more.
@@ -129,17 +129,17 @@ fn address(slot: &'static Slot) -> usize {
 }
 
 fn is_installed(slot: &'static Slot, signal: i32) -> bool {
-    system::installed(signal).is_ok_and(|now| now.handler == address(slot))
+    system::installed(signal).is_ok_and(|now| now.handler() == address(slot))
 }
 
 fn install(signal: i32) -> std::io::Result<()> {
     let now = system::installed(signal)?;
-    if slot_of(&INSTALLED, signal).is_some_and(|slot| now.handler == address(slot)) {
+    if slot_of(&INSTALLED, signal).is_some_and(|slot| now.handler() == address(slot)) {
         return Ok(());
     }
     // An ignored signal has no effect that a release could come before (nohup). To the first process of a container,
     // a signal by default has none either.
-    if now.handler == libc::SIG_IGN || (now.is_default() && process() == 1) {
+    if now.handler() == libc::SIG_IGN || (now.is_default() && process() == 1) {
         set_slot(&INSTALLED, signal, None);
         return Ok(());
     }
@@ -154,17 +154,17 @@ fn install(signal: i32) -> std::io::Result<()> {
     if stub::address(slot).is_none() {
         system::pin_library()?;
     }
-    slot.previous.store(now.handler, Ordering::SeqCst);
+    slot.previous.store(now.handler(), Ordering::SeqCst);
     set_slot(&LAST, signal, Some(slot));
     set_slot(&INSTALLED, signal, Some(slot));
     // With the host's flags and mask: which system calls are interrupted, on which stack and with what blocked a handler
     // runs, all is as without us. SA_RESETHAND is ours to do, as the signal may have to come twice.
-    let mut flags = now.flags as i32 & !libc::SA_RESETHAND | libc::SA_SIGINFO;
+    let mut flags = now.flags() & !libc::SA_RESETHAND | libc::SA_SIGINFO;
     if now.is_default() {
         // The process will end: until then nothing of it is to be disturbed.
         flags |= libc::SA_RESTART | libc::SA_ONSTACK;
     }
-    system::install(signal, address(slot), flags, &now)
+    system::install(signal, &now.with(address(slot), flags)).map(drop)
 }
 
 /// What was installed before is installed again, where ours is what is installed.
@@ -172,7 +172,7 @@ fn put_back(signal: i32) {
     if let Some(slot) = slot_of(&INSTALLED, signal) {
         set_slot(&INSTALLED, signal, None);
         if is_installed(slot, signal) {
-            let _ = system::put_back(signal, slot.before());
+            let _ = system::install(signal, slot.before());
         }
         calls::forget_sent(signal);
     }
@@ -362,7 +362,7 @@ fn release_before(signal: i32, slot: &'static Slot, ticket: u32, interrupted: &I
 
 /// What the signal does without us.
 fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize {
-    let resets = slot.before().has(libc::SA_RESETHAND);
+    let resets = slot.before().flags() & libc::SA_RESETHAND != 0;
     let next = match resets {
         true => slot.previous.swap(libc::SIG_DFL, Ordering::SeqCst),
         false => slot.previous.load(Ordering::SeqCst),
@@ -375,7 +375,7 @@ fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize 
         }
         next => {
             if resets && is_installed(slot, signal) {
-                let _ = system::set_default(signal);
+                let _ = system::install(signal, &Action::default());
             }
             next
         }
@@ -383,11 +383,11 @@ fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize 
 }
 
 fn take_default_action(signal: i32, info: &libc::siginfo_t) {
-    let Ok(before) = system::set_default(signal) else { return };
+    let Ok(before) = system::install(signal, &Action::default()) else { return };
     system::unblock(signal);
     system::queue(system::this_thread(), info);
     // Still here: somebody kept it from ending the process, a tracer for one.
-    let _ = system::put_back(signal, &before);
+    let _ = system::install(signal, &before);
 }
 
 /// Where the default action follows a noted signal it is to meet the process by itself: a thread that hangs in a driver
@@ -395,7 +395,7 @@ fn take_default_action(signal: i32, info: &libc::siginfo_t) {
 fn goes_on_to_default(signal: i32) -> bool {
     let Some(slot) = slot_of(&INSTALLED, signal) else { return false };
     let default = slot.previous.load(Ordering::SeqCst) == libc::SIG_DFL && is_installed(slot, signal);
-    default && system::set_default(signal).is_ok()
+    default && system::install(signal, &Action::default()).is_ok()
 }
 
 /// What a signal interrupted.

@@ -191,9 +191,10 @@ static int is_installed(int signal, void *handler)
     return (void *)action.sa_sigaction == handler;
 }
 
+/* But for what the C library sets by itself, SA_RESTORER, where somebody has ever set something. */
 static int same(const struct sigaction *a, const struct sigaction *b)
 {
-    return (void *)a->sa_sigaction == (void *)b->sa_sigaction && a->sa_flags == b->sa_flags &&
+    return (void *)a->sa_sigaction == (void *)b->sa_sigaction && !((a->sa_flags ^ b->sa_flags) & ~0x04000000) &&
            memcmp(&a->sa_mask, &b->sa_mask, 8) == 0;
 }
 
