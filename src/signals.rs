@@ -16,7 +16,7 @@
 //! `clock_gettime`, `futex`, `sigaction`, `rt_sigprocmask`, `rt_tgsigqueueinfo`, `tgkill`, `pthread_getspecific`.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
@@ -91,7 +91,7 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 
 fn lock() -> Result<std::sync::MutexGuard<'static, Option<Thread>>> {
     // Bounded: in a forked child it may be held by a thread that is not there.
-    let deadline = Some(Instant::now() + policy::LOG_PATIENCE);
+    let deadline = Some(Instant::now() + policy::SIGNALS_PATIENCE);
     timed::lock_by(&RELEASER, deadline)
         .ok_or_else(|| Error::new(Kind::WrongState, "another thread sets the signals and does not return"))
 }
@@ -102,6 +102,7 @@ fn begin_anew_in_child(releaser: &mut Option<Thread>) {
         *releaser = None; // the parent's
         calls::forget_all();
         STATE.store(0, Ordering::SeqCst);
+        AWAITED.store(false, Ordering::SeqCst);
     }
 }
 
@@ -171,8 +172,11 @@ fn install(signal: i32) -> std::io::Result<()> {
 fn put_back(signal: i32) {
     if let Some(slot) = slot_of(&INSTALLED, signal) {
         set_slot(&INSTALLED, signal, None);
-        if is_installed(slot, signal) {
-            let _ = system::install(signal, slot.before());
+        if is_installed(slot, signal)
+            && let Ok(was) = system::install(signal, slot.before())
+            && was.handler() != address(slot)
+        {
+            let _ = system::install(signal, &was); // somebody's new one, a moment ago
         }
         calls::forget_sent(signal);
     }
@@ -180,6 +184,9 @@ fn put_back(signal: i32) {
 
 /// Takes everything away: the library's end, or the process's. After it nothing of the system's leads into the library.
 pub fn end(deadline: Instant) {
+    if OWNER.load(Ordering::SeqCst) == 0 {
+        return calls::end(); // nobody ever asked
+    }
     // A signal that comes meanwhile has its effect after, by what is installed then.
     let blocked = system::Blocked::all();
     let releaser = lock().ok().and_then(|mut releaser| releaser.take());
@@ -214,8 +221,31 @@ const SIGNAL: u32 = 255;
 /// Steps of the release; an odd number while it waits for the kernel alone.
 static STEPS: AtomicU32 = AtomicU32::new(0);
 
+/// The signal that began the release has not had its effect yet.
+static AWAITED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a release is under way.
+fn is_releasing() -> bool {
+    !matches!(STATE.load(Ordering::SeqCst) & SIGNAL, 0 | STOP)
+}
+
+/// A call that ended because of the release, in another thread than the signal's, is not to tell the host before the
+/// signal does: the host would take it for a failure, or end the process itself.
+fn await_effect() {
+    let patience = Instant::now() + policy::RELEASE_HOLD;
+    let mut held = false;
+    while (is_releasing() || AWAITED.load(Ordering::SeqCst)) && Instant::now() < patience {
+        held = true;
+        std::thread::sleep(policy::TIGHT_STEP);
+    }
+    if held {
+        std::thread::sleep(policy::LEAVE_STEP); // for the handler's first steps
+    }
+}
+
 /// The body of the releasing thread.
 fn release_when_told() {
+    let _inside = inside(); // what it calls is not held until it is over itself
     loop {
         let seen = STATE.load(Ordering::SeqCst);
         match seen & SIGNAL {
@@ -253,6 +283,7 @@ fn begin(signal: i32) -> Option<u32> {
     }
     let new = (seen & !SIGNAL).wrapping_add(1 << 8) | signal as u32;
     STATE.compare_exchange(seen, new, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+    AWAITED.store(true, Ordering::SeqCst);
     wake();
     Some(new >> 8)
 }
@@ -331,7 +362,11 @@ struct Noted;
 /// second time because it was noted, and none while another is being worked on, which is never held up.
 fn is_first(signal: i32, slot: &'static Slot) -> Option<u32> {
     let ours = slot_of(&INSTALLED, signal).is_some_and(|now| std::ptr::eq(now, slot));
-    if !ours || OWNER.load(Ordering::SeqCst) != process() || calls::arrived(system::this_thread(), signal) {
+    if !ours || OWNER.load(Ordering::SeqCst) != process() {
+        return None;
+    }
+    if calls::arrived(system::this_thread(), signal) {
+        AWAITED.store(false, Ordering::SeqCst);
         return None;
     }
     begin(signal)
@@ -348,16 +383,16 @@ fn release_before(signal: i32, slot: &'static Slot, ticket: u32, interrupted: &I
         }
         noted.then_some(Noted)
     };
-    if thread.is_some_and(calls::Thread::is_inside) {
-        return note();
-    }
-    let mask = interrupted.mask_but(signal).map(system::set_mask);
-    let waited = wait(ticket, !interrupted.waits_in_kernel());
-    mask.map(system::set_mask);
-    match waited {
-        Wait::Over => None,
-        Wait::Stalled => note(),
-    }
+    let noted = if thread.is_some_and(calls::Thread::is_inside) {
+        note()
+    } else {
+        let mask = interrupted.mask_but(signal).map(system::set_mask);
+        let waited = wait(ticket, !interrupted.waits_in_kernel());
+        mask.map(system::set_mask);
+        if waited == Wait::Stalled { note() } else { None }
+    };
+    AWAITED.store(noted.is_some(), Ordering::SeqCst);
+    noted
 }
 
 /// What the signal does without us.
