@@ -65,7 +65,9 @@ pub fn release_on_signals(signals: &[i32]) -> Result<()> {
     exit::watch();
     let mut releaser = lock()?;
     if !signals.is_empty() {
-        acquire::refuse_when_shut_down("releasing on signals")?;
+        if acquire::is_shut_down() {
+            return Err(Error::new(Kind::ShutDown, "the library was shut down; there is nothing to release any more"));
+        }
         begin_anew_in_child(&mut releaser);
         calls::key().ok_or_else(|| Error::new(Kind::Io, "this process has no thread-specific keys left"))?;
         if releaser.is_none() {

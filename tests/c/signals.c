@@ -581,6 +581,7 @@ static void stress(void)
         double took = now() - begun;
         slowest = took > slowest ? took : slowest;
         all += took;
+        usleep((unsigned)(i % 7) * 500); /* so that signals find every stage of a camera's life */
     }
     goes_on = 0;
     for (int i = 0; i < THREADS; i++)
