@@ -3,6 +3,12 @@
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+# Where each shell looks for completions.
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DESTDIR ?=
 
 CARGO ?= cargo
@@ -12,6 +18,10 @@ DOXYGEN ?= doxygen
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Where libcamlease.so and libcamlease.a are. Another folder than the release build's is taken as it is.
 BUILT ?= $(TARGET)/release
+# The camlease command. Beside a library that was built elsewhere it need not be: then the library is installed alone.
+COMMAND ?= $(if $(filter $(TARGET)/release,$(BUILT)),$(BUILT)/camlease,$(wildcard $(BUILT)/camlease))
+# Man pages and completions: made with the command, so that "sudo make install" writes nothing here.
+SHARE := $(dir $(COMMAND))camlease-share
 EXAMPLES := $(TARGET)/examples-c
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -19,13 +29,28 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
 SOURCES := Cargo.toml $(wildcard Cargo.lock) build.rs $(shell find src -name '*.rs')
+COMMAND_SOURCES := $(SOURCES) $(shell find cli/Cargo.toml cli/src -type f)
 
-all: $(TARGET)/release/libcamlease.so
+all: $(TARGET)/release/libcamlease.so $(TARGET)/release/camlease-share/made
 
 # Cargo decides what is to be built anew; make only whether to ask it, so that "sudo make install" need not.
 $(TARGET)/release/libcamlease.so: $(SOURCES)
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: make deps" >&2; exit 1; }
 	$(CARGO) build --release --lib
+	@touch $@
+
+# By itself: what the command needs of the crates that both use does not reach the library.
+$(TARGET)/release/camlease: $(COMMAND_SOURCES)
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: make deps" >&2; exit 1; }
+	$(CARGO) build --release --package camlease-cli
+	@touch $@
+
+%/camlease-share/made: %/camlease
+	$(RM) -r '$*/camlease-share'
+	$< man '$*/camlease-share/man'
+	$< completions bash >'$*/camlease-share/camlease.bash'
+	$< completions zsh >'$*/camlease-share/_camlease'
+	$< completions fish >'$*/camlease-share/camlease.fish'
 	@touch $@
 
 deps:
@@ -38,7 +63,9 @@ FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERS
 	-e 's|@PC_INCLUDEDIR@|$(call below,$(PREFIX),$(INCLUDEDIR))|' \
 	-e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|"
 
-install: $(BUILT)/libcamlease.so
+install: install-library $(if $(COMMAND),install-command)
+
+install-library: $(BUILT)/libcamlease.so
 	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(LIBDIR)/cmake/camlease' '$(DESTDIR)$(INCLUDEDIR)'
 	$(INSTALL) -m 755 '$(BUILT)/libcamlease.so' '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(VERSION)'
 	ln -sf libcamlease.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(SOVERSION)'
@@ -51,7 +78,18 @@ install: $(BUILT)/libcamlease.so
 # The loader finds a new library in its usual folders only after this.
 	@if test -z '$(DESTDIR)'; then case '$(PREFIX)' in /usr|/usr/local) ldconfig;; esac; fi
 
+install-command: $(COMMAND) $(SHARE)/made
+	$(INSTALL) -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(MANDIR)/man1'
+	$(INSTALL) -d '$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)' '$(DESTDIR)$(FISHDIR)'
+	$(INSTALL) -m 755 '$(COMMAND)' '$(DESTDIR)$(BINDIR)/camlease'
+	$(INSTALL) -m 644 '$(SHARE)'/man/*.1 '$(DESTDIR)$(MANDIR)/man1'
+	$(INSTALL) -m 644 '$(SHARE)/camlease.bash' '$(DESTDIR)$(BASHDIR)/camlease'
+	$(INSTALL) -m 644 '$(SHARE)/_camlease' '$(DESTDIR)$(ZSHDIR)/_camlease'
+	$(INSTALL) -m 644 '$(SHARE)/camlease.fish' '$(DESTDIR)$(FISHDIR)/camlease.fish'
+
 uninstall:
+	$(RM) '$(DESTDIR)$(BINDIR)/camlease' '$(DESTDIR)$(MANDIR)'/man1/camlease.1 '$(DESTDIR)$(MANDIR)'/man1/camlease-*.1
+	$(RM) '$(DESTDIR)$(BASHDIR)/camlease' '$(DESTDIR)$(ZSHDIR)/_camlease' '$(DESTDIR)$(FISHDIR)/camlease.fish'
 	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(SOVERSION)'
 	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so' '$(DESTDIR)$(LIBDIR)/libcamlease.a'
 	$(RM) '$(DESTDIR)$(INCLUDEDIR)/camlease.h' '$(DESTDIR)$(LIBDIR)/pkgconfig/camlease.pc'
@@ -87,14 +125,15 @@ clean:
 	$(CARGO) clean
 
 help:
-	@echo 'make            builds the library (release)'
+	@echo 'make            builds the library and the command (release)'
 	@echo 'make deps       installs what building and testing need'
 	@echo 'make demo       shows the main job on this machine; DEVICE=/dev/video0 on a real camera'
 	@echo 'make test       all checks and tests'
-	@echo 'make install    library, header, pkg-config and CMake files; PREFIX=, LIBDIR=, INCLUDEDIR=, DESTDIR='
+	@echo 'make install    library, header, pkg-config and CMake files, command, its man pages and completions;'
+	@echo '                PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DESTDIR=; install-library, install-command: one alone'
 	@echo 'make uninstall  takes them away again'
 	@echo 'make examples   builds examples-c into $(EXAMPLES)'
 	@echo 'make header     writes include/camlease.h and camlease.symbols out of the code'
 	@echo 'make doc        the C interface for a browser (Doxygen)'
 
-.PHONY: all deps install uninstall header examples demo test doc clean help
+.PHONY: all deps install install-library install-command uninstall header examples demo test doc clean help

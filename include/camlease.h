@@ -39,13 +39,19 @@
     ((uint32_t)(a) | ((uint32_t)(b) << 8) | ((uint32_t)(c) << 16) | ((uint32_t)(d) << 24))
 
 /** Initialiser of a struct camlease_open_options. */
-#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL }
+#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0 }
+
+/** Initialiser of a struct camlease_asker. */
+#define CAMLEASE_ASKER_INIT { sizeof(struct camlease_asker), 0, 0, 0, 0, 0, NULL }
+
+/** Initialiser of a struct camlease_reset_options. */
+#define CAMLEASE_RESET_OPTIONS_INIT { sizeof(struct camlease_reset_options), 10000 }
 
 /** Initialiser of a struct camlease_stream_options. */
 #define CAMLEASE_STREAM_OPTIONS_INIT { sizeof(struct camlease_stream_options), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_camera_info. */
-#define CAMLEASE_CAMERA_INFO_INIT { sizeof(struct camlease_camera_info), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define CAMLEASE_CAMERA_INFO_INIT { sizeof(struct camlease_camera_info), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_camera_stats. */
 #define CAMLEASE_CAMERA_STATS_INIT { sizeof(struct camlease_camera_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -57,7 +63,10 @@
 #define CAMLEASE_DEVICE_INFO_INIT { sizeof(struct camlease_device_info), NULL, NULL, NULL, NULL, NULL, 0 }
 
 /** Initialiser of a struct camlease_holder. */
-#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0 }
+#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_evict_options. */
+#define CAMLEASE_EVICT_OPTIONS_INIT { sizeof(struct camlease_evict_options), 0, 2000, NULL, NULL }
 
 /** Initialiser of a struct camlease_format_info. */
 #define CAMLEASE_FORMAT_INFO_INIT { sizeof(struct camlease_format_info), 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
@@ -72,12 +81,15 @@ typedef struct camlease_holder_list camlease_holder_list; /**< See the struct. *
 typedef struct camlease_format_list camlease_format_list; /**< See the struct. */
 typedef struct camlease_control_list camlease_control_list; /**< See the struct. */
 typedef struct camlease_cancel camlease_cancel; /**< See the struct. */
+typedef struct camlease_asker camlease_asker; /**< See the struct. */
 typedef struct camlease_open_options camlease_open_options; /**< See the struct. */
 typedef struct camlease_stream_options camlease_stream_options; /**< See the struct. */
+typedef struct camlease_reset_options camlease_reset_options; /**< See the struct. */
 typedef struct camlease_frame_data camlease_frame_data; /**< See the struct. */
 typedef struct camlease_plane camlease_plane; /**< See the struct. */
 typedef struct camlease_device_info camlease_device_info; /**< See the struct. */
 typedef struct camlease_holder camlease_holder; /**< See the struct. */
+typedef struct camlease_evict_options camlease_evict_options; /**< See the struct. */
 typedef struct camlease_format_info camlease_format_info; /**< See the struct. */
 typedef struct camlease_control_info camlease_control_info; /**< See the struct. */
 
@@ -88,12 +100,14 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_ON_BUSY_WAIT 0
 
 /**
- * The holder is asked to hand the camera over. Not in this version: CAMLEASE_UNSUPPORTED.
+ * A holder that uses this library is asked to hand the camera over, and does so when the priority of this open is
+ * the higher one, or its host agrees; meanwhile, and otherwise, the camera is waited for.
  */
 #define CAMLEASE_ON_BUSY_ASK 1
 
 /**
- * The holder is ended. Not in this version: CAMLEASE_UNSUPPORTED.
+ * A holder that uses this library is told to hand the camera over; one that does not, or cannot, is ended as
+ * camlease_evict() does it. Needs the rights to end it.
  */
 #define CAMLEASE_ON_BUSY_EVICT 2
 
@@ -101,6 +115,22 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * Wait for a camera that is not there at all, too: not plugged in yet, or unplugged.
  */
 #define CAMLEASE_OPEN_WAIT_FOR_DEVICE 1
+
+/**
+ * Reset the device before its use when its last holder died while streaming (camlease_camera_info.last_exit), as
+ * camlease_camera_reset() does it; a camera that is not on USB is used as it is.
+ */
+#define CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT 2
+
+/**
+ * The one who asks gets the camera if its priority is the higher one.
+ */
+#define CAMLEASE_ANSWER_BY_PRIORITY 0
+
+/**
+ * The one who asks gets the camera.
+ */
+#define CAMLEASE_ANSWER_YIELD 1
 
 /**
  * The newest frame is what the host gets; older ones that it did not take are dropped. A host that was away for
@@ -123,6 +153,21 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * The camera streams.
  */
 #define CAMLEASE_CAMERA_STREAMING 1
+
+/**
+ * The last holder let the camera go, or none is known since the machine was started. Users of this library are known.
+ */
+#define CAMLEASE_EXIT_CLEAN 0
+
+/**
+ * The last holder died while it had the camera open.
+ */
+#define CAMLEASE_EXIT_DIED 1
+
+/**
+ * The last holder died while it was streaming: some devices then need a reset.
+ */
+#define CAMLEASE_EXIT_DIRTY 2
 
 /**
  * A number.
@@ -200,6 +245,42 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_DEVICE_UNKNOWN 3
 
 /**
+ * Nothing was done to the holder: camlease_evict() was a dry run, or it had ended by itself, or its end would have
+ * freed nothing. camlease_holder.reason tells.
+ */
+#define CAMLEASE_OUTCOME_NONE 0
+
+/**
+ * The holder was asked, and let the camera go.
+ */
+#define CAMLEASE_OUTCOME_YIELDED 1
+
+/**
+ * The holder let the camera go after SIGTERM.
+ */
+#define CAMLEASE_OUTCOME_TERMINATED 2
+
+/**
+ * The holder ended by SIGKILL.
+ */
+#define CAMLEASE_OUTCOME_KILLED 3
+
+/**
+ * The holder is not to be ended, see camlease_holder.reason.
+ */
+#define CAMLEASE_OUTCOME_REFUSED 4
+
+/**
+ * The holder was killed and has the camera still, see camlease_holder.reason.
+ */
+#define CAMLEASE_OUTCOME_SURVIVED 5
+
+/**
+ * Do nothing, and tell in each holder's reason what would be done.
+ */
+#define CAMLEASE_EVICT_DRY_RUN 1
+
+/**
  * Frames in this format are compressed, and vary in size.
  */
 #define CAMLEASE_FORMAT_COMPRESSED 1
@@ -220,9 +301,24 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_ACTIVITY_STREAMING 2
 
 /**
- * Nothing was done to the holder.
+ * The process runs, or waits for something.
  */
-#define CAMLEASE_OUTCOME_NONE 0
+#define CAMLEASE_CONDITION_ALIVE 0
+
+/**
+ * The process was stopped (SIGSTOP, Ctrl+Z, a debugger), and answers nobody.
+ */
+#define CAMLEASE_CONDITION_STOPPED 1
+
+/**
+ * The process is inside the kernel and no signal reaches it (state D).
+ */
+#define CAMLEASE_CONDITION_STUCK 2
+
+/**
+ * The process's first thread has ended, others go on with what it has open (state Z).
+ */
+#define CAMLEASE_CONDITION_ZOMBIE 3
 
 /**
  * Something went wrong that no call could return.
@@ -369,9 +465,25 @@ struct camlease_holder {
    */
   const char *name;
   /**
-   * CAMLEASE_OUTCOME_NONE in this version.
+   * What camlease_evict() did to it, one of CAMLEASE_OUTCOME_; CAMLEASE_OUTCOME_NONE elsewhere.
    */
   uint32_t outcome;
+  /**
+   * Why it was refused or survived and what would help, why nothing was done, or what a dry run would do; else "".
+   */
+  const char *reason;
+  /**
+   * What the kernel says of the process, one of CAMLEASE_CONDITION_.
+   */
+  uint32_t condition;
+  /**
+   * Its camlease_open_options.priority; 0 where that is not known.
+   */
+  int32_t priority;
+  /**
+   * When it got the camera, in nanoseconds of CLOCK_BOOTTIME; 0 where that is not known.
+   */
+  uint64_t since_ns;
 };
 
 /**
@@ -389,6 +501,52 @@ typedef void (*camlease_wait_callback)(void *user_data,
                                        size_t count);
 
 /**
+ * Who asks for a camera that this process holds. Initialised by the library.
+ */
+struct camlease_asker {
+  /**
+   * Size of the struct as the library knows it.
+   */
+  size_t struct_size;
+  /**
+   * Its process id, by the kernel's word; 0 for a process of another container.
+   */
+  int32_t pid;
+  /**
+   * Its effective user, by the kernel's word: this process's own, or root.
+   */
+  uint32_t uid;
+  /**
+   * Its priority.
+   */
+  int32_t priority;
+  /**
+   * 1 when the camera is lost whatever the answer: its priority is the higher one, or it evicts.
+   */
+  uint32_t must;
+  /**
+   * Milliseconds that this process has to release its frames.
+   */
+  uint64_t grace_ms;
+  /**
+   * What it calls itself, or "". Valid during the callback.
+   */
+  const char *name;
+};
+
+/**
+ * Told, in a thread of the library's, that somebody asks for the camera. When it is lost, calls on it return
+ * CAMLEASE_EVICTED from then on, its descriptor (camlease_camera_fd) is readable, and the camera changes hands as soon
+ * as the host has released its frames, or closes it, or grace_ms are over: frames that are out then stay readable. It
+ * may call this library, close this camera included, must return soon, and must not throw.
+ *
+ * @param user_data camlease_open_options.user_data.
+ * @param asker Who asks; valid during the callback.
+ * @return CAMLEASE_ANSWER_BY_PRIORITY or CAMLEASE_ANSWER_YIELD.
+ */
+typedef uint32_t (*camlease_ask_callback)(void *user_data, const struct camlease_asker *asker);
+
+/**
  * How to open a camera. Initialise with CAMLEASE_OPEN_OPTIONS_INIT.
  */
 struct camlease_open_options {
@@ -401,15 +559,15 @@ struct camlease_open_options {
    */
   int32_t timeout_ms;
   /**
-   * CAMLEASE_ON_BUSY_WAIT.
+   * CAMLEASE_ON_BUSY_WAIT, CAMLEASE_ON_BUSY_ASK or CAMLEASE_ON_BUSY_EVICT.
    */
   uint32_t on_busy;
   /**
-   * This holder's priority when another asks for the camera. Without effect in this version.
+   * Of those who ask for a camera the one with the higher priority gets it; an equal one does not take it away.
    */
   int32_t priority;
   /**
-   * What this holder calls itself, or NULL.
+   * What this holder calls itself, or NULL. Others see it, up to 256 bytes.
    */
   const char *name;
   /**
@@ -421,13 +579,22 @@ struct camlease_open_options {
    */
   camlease_wait_callback on_wait;
   /**
-   * Handed to on_wait.
+   * Handed to on_wait and on_ask.
    */
   void *user_data;
   /**
    * Ends the wait when it is signalled, or NULL.
    */
   struct camlease_cancel *cancel;
+  /**
+   * Told when somebody asks for this camera once it is open, or NULL: then priorities alone decide.
+   */
+  camlease_ask_callback on_ask;
+  /**
+   * Milliseconds that a holder gets: to release its frames when it is asked, and to end after SIGTERM when it is
+   * evicted. 0 for 500 and 2000.
+   */
+  int32_t grace_ms;
 };
 
 /**
@@ -543,6 +710,14 @@ struct camlease_camera_info {
    * Bytes of all buffers together.
    */
   uint64_t buffer_bytes;
+  /**
+   * How the holder before this one ended: CAMLEASE_EXIT_CLEAN, CAMLEASE_EXIT_DIED or CAMLEASE_EXIT_DIRTY.
+   */
+  uint32_t last_exit;
+  /**
+   * The priority that it was opened with.
+   */
+  int32_t priority;
 };
 
 /**
@@ -574,7 +749,7 @@ struct camlease_camera_stats {
    */
   uint64_t busy_wait_ns;
   /**
-   * Resets of the device. 0 in this version.
+   * Resets of the device, by camlease_camera_reset() and before its use.
    */
   uint64_t resets;
   /**
@@ -674,6 +849,32 @@ struct camlease_device_info {
    * CAMLEASE_DEVICE_FREE to CAMLEASE_DEVICE_UNKNOWN.
    */
   uint32_t state;
+};
+
+/**
+ * How to evict. Initialise with CAMLEASE_EVICT_OPTIONS_INIT.
+ */
+struct camlease_evict_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Sum of CAMLEASE_EVICT_ flags, or 0.
+   */
+  uint32_t flags;
+  /**
+   * Milliseconds that a holder has to let go: once when it is asked, and once more after SIGTERM. Then it is killed.
+   */
+  int32_t grace_ms;
+  /**
+   * What the caller calls itself, told to a holder that is asked; or NULL.
+   */
+  const char *name;
+  /**
+   * Ends the wait when it is signalled, or NULL. What was done until then stays done.
+   */
+  struct camlease_cancel *cancel;
 };
 
 /**
@@ -823,6 +1024,20 @@ struct camlease_frame_data {
 typedef void (*camlease_log_callback)(void *user_data, uint32_t level, const char *message);
 
 /**
+ * How to reset a camera. Initialise with CAMLEASE_RESET_OPTIONS_INIT.
+ */
+struct camlease_reset_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * Milliseconds for all of it: the reset, the camera's return, and a fresh frame. -1 waits without end.
+   */
+  int32_t timeout_ms;
+};
+
+/**
  * Success.
  */
 #define CAMLEASE_OK 0
@@ -946,6 +1161,20 @@ camlease_status camlease_camera_open(const char *uri,
  * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
  */
 camlease_status camlease_camera_close(struct camlease_camera *camera);
+
+/**
+ * Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that a reset lost
+ * (CAMLEASE_DISCONNECTED from then on): waits until it is free again, or back. It does not stream then, and what
+ * camlease_camera_info() lent stays as it was.
+ *
+ * @param camera The camera.
+ * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
+ * @return CAMLEASE_OK; CAMLEASE_BUSY, CAMLEASE_NOT_FOUND and the like as camlease_camera_open(); CAMLEASE_WRONG_STATE
+ * when it is held, or another thread waits for it already; CAMLEASE_CLOSED when it was closed meanwhile;
+ * CAMLEASE_SHUT_DOWN, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_regain(struct camlease_camera *camera,
+                                       int32_t timeout_ms);
 
 /**
  * Starts streaming.
@@ -1157,6 +1386,28 @@ camlease_status camlease_device_list_get(const struct camlease_device_list *list
 camlease_status camlease_device_list_free(struct camlease_device_list *list);
 
 /**
+ * Removes the processes that keep a camera busy, all at the same time: one that uses this library is asked to hand it
+ * over; then they are sent SIGTERM, and SIGKILL to those who have not let go in time. At the end the camera is claimed
+ * for a moment, to be sure that it is free. A process that merely has it open beside its holder is left in peace.
+ *
+ * Refused are this process and its ancestors, process 1, kernel threads, processes that this one may not signal, and a
+ * pid that is another process's by now. Where one is refused that streams, the others are left alone as well: their end
+ * would free nothing.
+ *
+ * @param uri The camera, as for camlease_camera_open(); a name that fits several cameras is refused.
+ * @param options NULL for the initialiser's values.
+ * @param out Each holder with outcome and reason, to be freed by camlease_holder_list_free(); empty when the camera
+ * was free. NULL on failure.
+ * @return CAMLEASE_OK when each outcome is known: the camera was free at the end where no outcome is
+ * CAMLEASE_OUTCOME_REFUSED or CAMLEASE_OUTCOME_SURVIVED. CAMLEASE_BUSY when it is not free and nobody is found who has
+ * it, or somebody new each time; CAMLEASE_CLOSED when it was cancelled; what camlease_camera_open() gives where the
+ * camera cannot be claimed for another reason. Callable from any thread.
+ */
+camlease_status camlease_evict(const char *uri,
+                               const struct camlease_evict_options *options,
+                               struct camlease_holder_list **out);
+
+/**
  * Lists what a camera offers.
  *
  * @param camera The camera; it may stream meanwhile.
@@ -1306,6 +1557,33 @@ void camlease_set_shutdown_timeout(uint32_t timeout_ms);
  * callback. Callable from any thread, but not from a log callback.
  */
 camlease_status camlease_set_log_callback(camlease_log_callback callback, void *user_data, uint32_t level);
+
+/**
+ * Resets a camera's USB port, as if it were unplugged and plugged in again: for one that is stuck. Waits until the
+ * same camera is back, claims it, and sees a fresh frame of it.
+ *
+ * A camera that streamed streams on, with what it was started with, and its sequence numbers begin anew; one that
+ * did not does not afterwards. The handle and its descriptor stay. Frames that are out stay readable. Other calls on
+ * the camera wait meanwhile, but for camlease_frame_release() and camlease_camera_close(). Controls have the values
+ * that the camera has when it is plugged in. All of the device is reset: a camera's microphone, too.
+ *
+ * When it does not come back, it is lost: calls on it give CAMLEASE_DISCONNECTED and the reason, until
+ * camlease_camera_regain() gets it back. The kernel asks a camera that does not answer for some seconds more than this
+ * call may wait.
+ *
+ * @param camera The camera.
+ * @param options NULL for the initialiser's values.
+ * @return CAMLEASE_OK. With nothing changed: CAMLEASE_UNSUPPORTED for a camera that is not on USB;
+ * CAMLEASE_PERMISSION (the message has the udev rule that grants it); CAMLEASE_BUSY when somebody streams from another
+ * node of the same device; CAMLEASE_INVALID_ARGUMENT, which timeout_ms 0 is, too. And
+ * CAMLEASE_IO when the port refused, and the camera goes on as before; CAMLEASE_TIMEOUT when the camera is back and
+ * held, but no frame came in time, or another failure of camlease_camera_start(), when it is held and does not stream;
+ * CAMLEASE_DISCONNECTED when it is lost: it did not come back in time, or somebody else took it; CAMLEASE_CLOSED,
+ * CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
+ * Callable from any thread.
+ */
+camlease_status camlease_camera_reset(struct camlease_camera *camera,
+                                      const struct camlease_reset_options *options);
 
 /**
  * From now on, when one of these signals arrives, the cameras of this process are released, the last one opened

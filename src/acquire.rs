@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Device, Notice, Source};
 use crate::error::{Error, Kind, Result};
+use crate::evict::{EvictOptions, Outcome, evict_holders};
 use crate::holders::Holders;
 use crate::kernel::{Event, Inotify, poll, readable};
+use crate::lease::{self, Ask, Petition, Progress};
 use crate::policy;
 use crate::slab::{Slab, Token};
 use crate::{fork, signals};
@@ -18,15 +20,42 @@ use crate::{fork, signals};
 /// Told who holds a camera when a wait for it begins, and again when that changes: in words, and as a list.
 pub type OnWait<'a> = &'a mut dyn FnMut(&str, &Holders);
 
+/// Makes ready what a camera that is waited for will need.
+pub type Prepare<'b> = &'b mut dyn FnMut(&dyn Source);
+
 /// How an open waits.
-pub struct Wait<'a> {
+pub struct Wait<'a, 'b> {
     /// `None` waits without end; zero tries once.
     pub timeout: Option<Duration>,
     /// Wait for a camera that is not there at all, too.
     pub for_device: bool,
+    /// The camera was reset: until it is back for good, any failure may be one that passes.
+    pub after_reset: bool,
     /// Ends the wait when it is signalled.
     pub cancel: Option<&'a Event>,
     pub on_wait: Option<OnWait<'a>>,
+    /// Called once when the wait begins, for what can be made ready meanwhile.
+    pub prepare: Option<Prepare<'b>>,
+    /// Holders are asked to hand the camera over, with these words.
+    pub ask: Option<Petition>,
+    /// A holder that is asked in vain, or cannot be asked, is ended after this grace.
+    pub evict: Option<Duration>,
+}
+
+impl Wait<'_, '_> {
+    /// Waits, and does nothing about those who have the camera.
+    pub fn quietly(timeout: Option<Duration>) -> Self {
+        Wait {
+            timeout,
+            for_device: false,
+            after_reset: false,
+            cancel: None,
+            on_wait: None,
+            prepare: None,
+            ask: None,
+            evict: None,
+        }
+    }
 }
 
 /// A camera that was got, and what it took.
@@ -48,7 +77,7 @@ thread_local! {
 }
 
 /// The opens that are under way, for a release on a signal.
-static OPENS: Slab<Open> = Slab::new(12);
+static OPENS: Slab<Open> = Slab::new(13);
 /// Releases on signals so far, and the signal of the last: `[count][signal: 8 bits]`.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 /// Whether one is under way: what is opened meanwhile would be in use when the signal has its effect.
@@ -161,18 +190,23 @@ pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
 }
 
 /// Gets the camera, or says why not.
-pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Result<Acquired> {
+pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) -> Result<Acquired> {
     let begun = Instant::now();
     let mut waiting = Waiting {
         uri,
         begun,
         deadline: wait.timeout.map(|timeout| begun + timeout),
+        evict_at: wait.evict.map(|grace| begun + grace + policy::HAND_OVER_LATE),
         wait,
         attempts: 0,
         tight_until: begun,
         pause: policy::POLL_FIRST,
         last_holders: None,
         news: false,
+        asks: Vec::new(),
+        asked: Vec::new(),
+        refusals: Vec::new(),
+        evictions: 0,
     };
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
@@ -181,6 +215,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
     if waiting.wait.timeout == Some(Duration::ZERO) {
         return Err(waiting.give_up(source, refusal));
     }
+    waiting.ask(source);
     // From here on a notice is not missed: the next attempt comes after the watch was set up.
     let mut watch = Watch::new(source)?;
     let mut told = false;
@@ -199,8 +234,16 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         }
         if !told {
             told = true;
+            if let Some(prepare) = waiting.wait.prepare.as_mut() {
+                prepare(source);
+            }
             waiting.tell(source, &refusal);
             continue; // the look at /proc took its time: the camera may be free by now
+        }
+        if waiting.is_to_evict()
+            && let Some(device) = waiting.evict(source, &watch)?
+        {
+            return Ok(Acquired { spent: watch.end(), ..waiting.got(device) });
         }
         noticed = waiting.sleep(&watch)?;
         if noticed {
@@ -209,14 +252,16 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
             waiting.news = true;
         } else if waiting.news && Instant::now() >= waiting.tight_until {
             // Something was noticed, and yet the camera is not free: has it another holder?
+            waiting.ask(source);
             waiting.tell(source, &refusal);
+            waiting.evict_at = waiting.wait.evict.map(|_| Instant::now());
         }
     }
 }
 
-struct Waiting<'a> {
+struct Waiting<'a, 'b> {
     uri: &'a str,
-    wait: Wait<'a>,
+    wait: Wait<'a, 'b>,
     begun: Instant,
     deadline: Option<Instant>,
     attempts: u64,
@@ -226,14 +271,23 @@ struct Waiting<'a> {
     last_holders: Option<Holders>,
     /// Something was noticed since the holders were looked up.
     news: bool,
+    /// Holders that were asked and have not answered for good.
+    asks: Vec<Ask>,
+    /// Processes that were asked, by number and start.
+    asked: Vec<(i32, u64)>,
+    /// Why those who were asked, or were to be evicted, keep the camera.
+    refusals: Vec<String>,
+    /// When those who have the camera are evicted, though they were asked. `None` once they were, until others come.
+    evict_at: Option<Instant>,
+    evictions: u32,
 }
 
-impl Waiting<'_> {
+impl Waiting<'_, '_> {
     /// The camera, or a refusal that waiting may end; any other failure ends the wait.
     fn attempt(&mut self, source: &mut dyn Source) -> Result<Result<Box<dyn Device>>> {
         refuse_when_shut_down(self.uri)?;
         self.attempts += 1;
-        match source.acquire() {
+        match self.handed_over(source).map_or_else(|| source.acquire(), Ok) {
             Ok(device) => {
                 // A shutdown that ran meanwhile did not see this camera.
                 refuse_when_shut_down(self.uri)?;
@@ -244,13 +298,88 @@ impl Waiting<'_> {
         }
     }
 
+    /// Asks those who hold the camera now and have not been asked yet.
+    fn ask(&mut self, source: &dyn Source) {
+        let Some(petition) = &self.wait.ask else { return };
+        let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
+        let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
+        for holder in lease::find(&source.filings()) {
+            let process = (holder.pid, holder.start_time);
+            if self.asked.contains(&process) {
+                continue;
+            }
+            match Ask::of(holder, &petition) {
+                Ok(ask) => self.asks.push(ask),
+                // One that ends just now is no refusal: the next attempt tells.
+                Err(error) if matches!(error.errno(), libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE) => continue,
+                Err(error) => self.refusals.push(error.message().to_owned()),
+            }
+            self.asked.push(process);
+        }
+    }
+
+    /// The camera, where one of those who were asked has passed it on.
+    fn handed_over(&mut self, source: &mut dyn Source) -> Option<Box<dyn Device>> {
+        let mut device = None;
+        let (uri, refusals, asked) = (self.uri, &mut self.refusals, &mut self.asked);
+        self.asks.retain_mut(|ask| match ask.progress() {
+            Progress::Pending => true,
+            Progress::Handed(camera) => {
+                // Where it cannot be used it is let go of by that, and the next attempt claims it.
+                let received = source.receive(camera).inspect_err(|error| log::warn!("{uri}: handed over: {error}"));
+                device = device.take().or(received.ok());
+                false
+            }
+            Progress::Refused(reason) => {
+                refusals.push(reason);
+                false
+            }
+            Progress::Gone => {
+                // It may come back with the camera, and is asked again then.
+                let holder = ask.holder();
+                asked.retain(|process| *process != (holder.pid, holder.start_time));
+                false
+            }
+        });
+        device
+    }
+
+    /// Whether nothing is left but to end those who have the camera.
+    fn is_to_evict(&self) -> bool {
+        let asked_in_vain = |at| self.asks.is_empty() || Instant::now() >= at;
+        self.evictions < policy::EVICTION_ROUNDS && self.evict_at.is_some_and(asked_in_vain)
+    }
+
+    /// Ends those who have the camera; the camera where it is free by that.
+    fn evict(&mut self, source: &mut dyn Source, watch: &Watch) -> Result<Option<Box<dyn Device>>> {
+        self.asks.clear();
+        self.evictions += 1;
+        self.evict_at = None;
+        let name = self.wait.ask.as_ref().map(|petition| petition.name.clone()).unwrap_or_default();
+        let grace = self.wait.evict.unwrap_or(policy::EVICTION_GRACE);
+        let options = EvictOptions { grace, name, ..EvictOptions::default() };
+        let mut sleep = |fds: &mut Vec<libc::pollfd>, until: Instant| {
+            let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            self.rest(fds, watch, self.deadline.map_or(until, |deadline| deadline.min(until)))?;
+            match late {
+                true => Err(Error::new(Kind::Busy, format!("{}: the time was up while its holders ended", self.uri))),
+                false => Ok(()),
+            }
+        };
+        let round = evict_holders(self.uri, source, &options, false, &mut sleep)?;
+        let kept = round.list.iter().filter(|case| matches!(case.outcome, Outcome::Refused | Outcome::Survived));
+        self.refusals.extend(kept.map(ToString::to_string));
+        Ok(round.device)
+    }
+
     fn may_pass(&self, kind: Kind) -> bool {
         match kind {
             Kind::Busy => true,
             Kind::NotFound if self.wait.for_device => true,
             // Its holder may reset it, or somebody replug it, while we wait: it goes, comes back with
             // the system's rights, and gets its group from udev a moment later.
-            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1,
+            Kind::NotFound | Kind::Disconnected | Kind::Permission => self.attempts > 1 || self.wait.after_reset,
+            Kind::Io | Kind::Timeout => self.wait.after_reset,
             _ => false,
         }
     }
@@ -267,22 +396,29 @@ impl Waiting<'_> {
         };
         let until = self.deadline.map_or(now + pause, |deadline| deadline.min(now + pause));
         let mut fds: Vec<_> = watch.fds().map(readable).to_vec();
+        fds.extend(self.asks.iter().map(|ask| readable(ask.fd())));
         let known = fds.len();
+        self.rest(&mut fds, watch, until)?;
+        Ok(fds[..known].iter().any(|fd| fd.revents != 0))
+    }
+
+    /// Waits until one of `fds` has something or the time has come; a failure where the wait is to end.
+    fn rest(&self, fds: &mut Vec<libc::pollfd>, watch: &Watch, until: Instant) -> Result<()> {
         fds.push(readable(watch.shutdown.event.fd()));
         fds.extend(self.wait.cancel.map(|event| readable(event.fd())));
-        poll(&mut fds, Some(until)).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
+        poll(fds, Some(until)).map_err(|e| Error::system(format!("{}: waiting for it", self.uri), e))?;
         refuse_when_shut_down(self.uri)?;
-        if self.wait.cancel.is_some() && fds.last().is_some_and(|cancel| cancel.revents != 0) {
-            return Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.uri)));
+        match self.wait.cancel.is_some() && fds.last().is_some_and(|cancel| cancel.revents != 0) {
+            true => Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.uri))),
+            false => Ok(()),
         }
-        Ok(fds[..known].iter().any(|fd| fd.revents != 0))
     }
 
     /// Tells the host who holds the camera, if that is news.
     fn tell(&mut self, source: &dyn Source, refusal: &Error) {
         self.news = false;
         let Some(on_wait) = self.wait.on_wait.as_mut() else { return };
-        let holders = source.holders();
+        let holders = lease::holders(source);
         if self.last_holders.as_ref() != Some(&holders) {
             let message = match refusal.kind() {
                 Kind::Busy => format!("{}: waiting for it, {holders}", self.uri),
@@ -306,7 +442,9 @@ impl Waiting<'_> {
             1 => "tried once".to_owned(),
             attempts => format!("waited {:.1} s and tried {attempts} times", waited.as_secs_f64()),
         };
-        refusal.hint(source.holders()).hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
+        let refusal = refusal.hint(lease::holders(source));
+        let refusal = self.refusals.iter().fold(refusal, |refusal, reason| refusal.hint(reason));
+        refusal.hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
     }
 }
 
@@ -317,30 +455,41 @@ struct Watch {
     shutdown: Entry,
 }
 
-/// A wait's place in [`WAITS`].
-struct Entry {
-    event: Arc<Event>,
+/// A wait's place in [`WAITS`]: a shutdown signals it, and gives its thread the time to return.
+pub struct Entry {
+    pub event: Arc<Event>,
     token: Token,
+    /// It counts for the thread that made it.
+    own: bool,
 }
 
 impl Entry {
-    fn new() -> Result<Entry> {
+    pub fn new() -> Result<Entry> {
+        let mut entry = Entry::of_another_thread()?;
+        OWN_WAITS.set(OWN_WAITS.get() + 1);
+        entry.own = true;
+        Ok(entry)
+    }
+
+    /// To be moved into a thread of the library's.
+    pub fn of_another_thread() -> Result<Entry> {
         let event = Arc::new(Event::new().map_err(|e| Error::system("creating an event to wait with", e))?);
         let token = WAITS
             .insert(event.clone())
             .map_err(|_| Error::new(Kind::Internal, "more opens wait than there are places for"))?;
-        OWN_WAITS.set(OWN_WAITS.get() + 1);
         fence(Ordering::SeqCst);
         if refuse_when_shut_down("").is_err() {
             event.signal(); // the shutdown or signal that has just come did not see it
         }
-        Ok(Entry { event, token })
+        Ok(Entry { event, token, own: false })
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        OWN_WAITS.set(OWN_WAITS.get() - 1);
+        if self.own {
+            OWN_WAITS.set(OWN_WAITS.get() - 1);
+        }
         WAITS.remove(self.token);
     }
 }

@@ -6,18 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::acquire::{self, OnWait, Wait, acquire};
-use crate::backend::{self, Device, Filled, Identity, Stream};
+use crate::backend::{self, Device, Filled, Identity, Source, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, Rate, StreamFormat, StreamRequest};
 use crate::frame::Frame;
 use crate::holders::Holders;
 use crate::kernel::{Epoll, Event, Inotify};
-use crate::lease::{LastExit, OnAsk};
+use crate::lease::{self, Answer, Asker, Door, Doorbell, HandedOver, LastExit, Lease, OnAsk, Petition, Verdict};
 use crate::policy;
 use crate::slab::{Slab, Token};
 use crate::timed;
 use crate::uri::Uri;
 use crate::{exit, fork, signals};
+
+mod reset;
+
+pub use reset::reset;
 
 /// How to open a camera.
 pub struct OpenOptions<'a> {
@@ -36,7 +40,8 @@ pub struct OpenOptions<'a> {
     /// This holder's priority: the higher one gets the camera when it asks for it.
     pub priority: i32,
     /// How long a holder that is asked or evicted has to let go.
-    pub grace: Duration,
+    /// `None` for half a second when it is asked, and two when it is evicted.
+    pub grace: Option<Duration>,
     /// Reset the device before its use when its last holder died while streaming.
     pub reset_after_dirty_exit: bool,
     /// Told when somebody asks for this camera.
@@ -65,7 +70,7 @@ impl Default for OpenOptions<'_> {
             name: String::new(),
             on_busy: OnBusy::Wait,
             priority: 0,
-            grace: policy::HAND_OVER_GRACE,
+            grace: None,
             reset_after_dirty_exit: false,
             on_ask: None,
         }
@@ -96,8 +101,12 @@ pub struct Camera {
 }
 
 pub(crate) struct Shared {
+    /// What it was opened by.
+    uri: String,
     identity: Identity,
     holder_name: String,
+    priority: i32,
+    on_ask: Option<OnAsk>,
     epoch: u64,
     /// Its place in the order of opens.
     number: u64,
@@ -111,6 +120,16 @@ pub(crate) struct Shared {
     ready: Epoll,
     stream: Mutex<Running>,
     device: RwLock<Option<Box<dyn Device>>>,
+    /// Counts starts: a frame belongs to one of them. Changes only while the stream's lock is held.
+    round: AtomicU64,
+    /// What others are told. Taken last, and not held while a doorbell is waited for.
+    lease: Mutex<Option<Lease>>,
+    /// Who the camera was handed over to, in words.
+    handed_to: Mutex<String>,
+    /// Why it is gone, where a reset lost it.
+    lost: Mutex<String>,
+    /// Ends the wait of the thread that wants it back.
+    regaining: Mutex<Option<Arc<Event>>>,
     counters: Counters,
     _spent: Option<Inotify>,
 }
@@ -119,8 +138,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Running {
     stream: Option<Box<dyn Stream>>,
-    /// Counts starts: a frame belongs to one of them.
-    round: u64,
+    /// What the running stream was asked for.
+    request: StreamRequest,
     last_sequence: Option<u64>,
     /// What the running, or else the last, stream was set to.
     format: StreamFormat,
@@ -133,12 +152,19 @@ struct Counters {
     corrupt: AtomicU64,
     open_attempts: AtomicU64,
     busy_wait_ns: AtomicU64,
+    resets: AtomicU64,
+    reconnects: AtomicU64,
     frames_out: AtomicU64,
     bytes_out: AtomicU64,
 }
 
-const ENDS: [Kind; 2] = [Kind::Closed, Kind::ShutDown];
+const ENDS: [Kind; 4] = [Kind::Closed, Kind::ShutDown, Kind::Evicted, Kind::Disconnected];
 const SIGNALLED: u8 = 128;
+
+/// Whether an end is for good. A camera that was handed over, or is gone, may be regained.
+fn is_final(end: u8) -> bool {
+    end == 1 || end == 2 || end >= SIGNALLED
+}
 
 static OPENED: AtomicU64 = AtomicU64::new(0);
 
@@ -158,11 +184,29 @@ impl Camera {
         acquire::refuse_when_shut_down(uri)?;
         exit::watch();
         let mut source = backend::source(&Uri::parse(uri)?)?;
+        let petition = |must| Petition {
+            name: options.name.clone(),
+            priority: options.priority,
+            must,
+            grace: options.grace.unwrap_or(policy::HAND_OVER_GRACE),
+        };
+        let mut lease = None;
+        let (name, priority) = (options.name.clone(), options.priority);
+        let mut prepare = |source: &dyn Source| {
+            // One that cannot be made ready now is tried again when the camera is there.
+            if let [filing] = &source.filings()[..] {
+                lease = Lease::prepare(filing, &name, priority).ok();
+            }
+        };
         let wait = Wait {
+            prepare: Some(&mut prepare),
             timeout: options.timeout,
             for_device: options.wait_for_device,
+            after_reset: false,
             cancel: options.cancel,
             on_wait: options.on_wait,
+            ask: (options.on_busy != OnBusy::Wait).then(|| petition(options.on_busy == OnBusy::Evict)),
+            evict: (options.on_busy == OnBusy::Evict).then(|| options.grace.unwrap_or(policy::EVICTION_GRACE)),
         };
         let got = acquire(uri, source.as_mut(), wait)
             .map_err(|error| name_camera(uri, error, format_args!("opening {uri}")))?;
@@ -170,8 +214,11 @@ impl Camera {
         let (wake, ready) = (Event::new().map_err(fail)?, Epoll::new().map_err(fail)?);
         ready.add(wake.fd()).map_err(fail)?;
         let shared = Arc::new(Shared {
+            uri: uri.to_owned(),
             identity: got.device.identity().clone(),
             holder_name: options.name,
+            priority: options.priority,
+            on_ask: options.on_ask,
             epoch: fork::epoch(),
             number: OPENED.fetch_add(1, Ordering::Relaxed),
             ended: AtomicU8::new(0),
@@ -180,11 +227,17 @@ impl Camera {
             ready,
             stream: Mutex::default(),
             device: RwLock::new(Some(got.device)),
+            round: AtomicU64::new(0),
+            lease: Mutex::default(),
+            handed_to: Mutex::default(),
+            lost: Mutex::default(),
+            regaining: Mutex::default(),
             counters: Counters::default(),
             _spent: got.spent,
         });
         shared.counters.open_attempts.store(got.attempts, Ordering::Relaxed);
         shared.counters.busy_wait_ns.store(got.waited.as_nanos() as u64, Ordering::Relaxed);
+        shared.file_lease(lease);
         let token = LIVE
             .insert(Arc::downgrade(&shared))
             .map_err(|_| Error::new(Kind::Internal, format!("{uri}: a million cameras are open already")))?;
@@ -193,6 +246,9 @@ impl Camera {
         let camera = Camera { shared, token };
         // A shutdown that ran meanwhile did not see it.
         acquire::refuse_when_shut_down(uri)?;
+        if options.reset_after_dirty_exit {
+            camera.reset_after_dirty_exit()?;
+        }
         Ok(camera)
     }
 
@@ -200,27 +256,51 @@ impl Camera {
     pub fn close(&self) {
         let _inside = signals::inside();
         // A child leaves its parent's camera alone: it let go of it at the fork.
-        if self.shared.epoch == fork::epoch() {
-            self.shared.mark_ended(Kind::Closed);
-            drop(self.shared.take_device(None));
+        let shared = &self.shared;
+        if shared.epoch != fork::epoch() {
+            return;
         }
+        shared.mark_ended(Kind::Closed);
+        if let Some(bell) = shared.take_bell() {
+            bell.end_by(Instant::now() + policy::HAND_OVER_END);
+        }
+        let device = shared.take_device(None);
+        // First: another holder's lease must not stand beside it.
+        drop(timed::lock(&shared.lease).take());
+        drop(device);
+    }
+
+    pub fn priority(&self) -> i32 {
+        self.shared.priority
     }
 
     /// How the holder before this one ended.
     pub fn last_exit(&self) -> LastExit {
-        LastExit::Clean
+        timed::lock(&self.shared.lease).as_ref().map(Lease::last_exit).unwrap_or_default()
     }
 
-    /// Resets the device (a USB port reset), waits for its return and a fresh frame. A stream goes on.
-    pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
-        let _ = timeout;
-        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
-    }
-
-    /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free.
+    /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free. Closing it
+    /// from another thread ends the wait.
     pub fn regain(&self, timeout: Option<Duration>) -> Result<()> {
-        let _ = timeout;
-        Err(Error::new(Kind::Unsupported, format!("{}: not there yet", self.identity().uri)))
+        let shared = &self.shared;
+        let end = shared.ended.load(Ordering::SeqCst);
+        if end == 0 && shared.epoch == fork::epoch() {
+            return Err(shared.wrong_state("it is held; only a camera that was handed over or is gone can be regained"));
+        }
+        if is_final(end) || shared.epoch != fork::epoch() {
+            return Err(shared.refusal());
+        }
+        let cancel = Arc::new(Event::new().map_err(|e| Error::system(format!("{}: regaining it", shared.uri), e))?);
+        {
+            let mut regaining = timed::lock(&shared.regaining);
+            if regaining.is_some() {
+                return Err(shared.wrong_state("another thread waits to regain it already"));
+            }
+            *regaining = Some(cancel.clone());
+        }
+        let regained = shared.regain(end, timeout, &cancel);
+        *timed::lock(&shared.regaining) = None;
+        regained
     }
 
     pub fn identity(&self) -> &Identity {
@@ -261,17 +341,8 @@ impl Camera {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
             _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
         })?;
-        if let Err(error) = shared.ready.add(stream.poll_fd()) {
-            let _ = stream.stop(); // dropping it alone would leave the driver streaming
-            return Err(Error::system(format!("{}: watching it", shared.identity.uri), error));
-        }
-        shared.clear_wake();
-        let format = stream.format().clone();
-        running.round += 1;
-        running.last_sequence = None;
-        running.format = format.clone();
-        running.stream = Some(stream);
-        Ok(format)
+        shared.begin_stream(&mut running, stream, request)?;
+        Ok(running.format.clone())
     }
 
     /// Stops streaming; the camera stays held. Frames that are out stay readable.
@@ -282,6 +353,7 @@ impl Camera {
         let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
         shared.ready.remove(stream.poll_fd());
         shared.send_waiters_away(None);
+        shared.tell_streaming(false);
         stream.stop()
     }
 
@@ -348,6 +420,8 @@ impl Camera {
             corrupt: read(&counters.corrupt),
             open_attempts: read(&counters.open_attempts),
             busy_wait_ns: read(&counters.busy_wait_ns),
+            resets: read(&counters.resets),
+            reconnects: read(&counters.reconnects),
             frames_out: read(&counters.frames_out),
             bytes_out: read(&counters.bytes_out),
             ..Stats::default()
@@ -382,8 +456,18 @@ impl Shared {
                 .hint("close it; it can be opened again if the program is to go on");
         }
         let kind = ENDS[usize::from(end) - 1];
-        let words = if kind == Kind::Closed { "closed" } else { "closed because the library was shut down" };
-        Error::new(kind, format!("{uri}: the camera was {words}"))
+        let error = |words: &str| Error::new(kind, format!("{uri}: the camera {words}"));
+        match kind {
+            Kind::Closed => error("was closed"),
+            Kind::ShutDown => error("was closed because the library was shut down"),
+            Kind::Evicted => error(&format!("was handed over to {}", timed::lock(&self.handed_to)))
+                .hint("close it, or wait until it is free again (camlease_camera_regain)"),
+            _ => match timed::lock(&self.lost).clone() {
+                reason if reason.is_empty() => error("is gone"),
+                reason => Error::new(kind, reason),
+            }
+            .hint("close it, or wait until it is back (camlease_camera_regain)"),
+        }
     }
 
     fn wrong_state(&self, why: &str) -> Error {
@@ -399,6 +483,22 @@ impl Shared {
 
     fn running<'a>(&self, running: &'a mut Running) -> Result<&'a mut Box<dyn Stream>> {
         running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
+    }
+
+    /// Hands frames of a stream that has just begun to the host.
+    fn begin_stream(&self, running: &mut Running, stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
+        if let Err(error) = self.ready.add(stream.poll_fd()) {
+            let _ = stream.stop(); // dropping it alone would leave the driver streaming
+            return Err(Error::system(format!("{}: watching it", self.identity.uri), error));
+        }
+        self.clear_wake();
+        self.round.fetch_add(1, Ordering::Relaxed);
+        running.last_sequence = None;
+        running.format = stream.format().clone();
+        running.request = request.clone();
+        running.stream = Some(stream);
+        self.tell_streaming(true);
+        Ok(())
     }
 
     fn with_device<T>(&self, call: impl FnOnce(&dyn Device) -> Result<T>) -> Result<T> {
@@ -439,7 +539,7 @@ impl Shared {
         let (sequence, corrupt) = (filled.sequence, filled.corrupt);
         let lost = running.last_sequence.map_or(0, |last| sequence.saturating_sub(last + 1));
         running.last_sequence = Some(sequence);
-        let frame = Frame::new(self.clone(), running.round, &running.format, filled);
+        let frame = Frame::new(self.clone(), self.round.load(Ordering::Relaxed), &running.format, filled);
         let counters = &self.counters;
         counters.frames.fetch_add(1, Ordering::Relaxed);
         counters.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -455,8 +555,12 @@ impl Shared {
         let _inside = signals::inside();
         self.counters.frames_out.fetch_sub(1, Ordering::Relaxed);
         self.counters.bytes_out.fetch_sub(memory, Ordering::Relaxed);
+        // A frame of an earlier stream has nothing to give back, and a reset has the lock for seconds.
+        if self.round.load(Ordering::Relaxed) != round {
+            return;
+        }
         let mut running = timed::lock(&self.stream);
-        if running.round != round {
+        if self.round.load(Ordering::Relaxed) != round {
             return;
         }
         let Some(stream) = running.stream.as_mut() else { return };
@@ -467,14 +571,95 @@ impl Shared {
         }
     }
 
-    /// The camera has ended, for the reason that came first. Calls that wait return.
-    fn mark_ended(&self, why: Kind) {
-        self.mark(1 + ENDS.iter().position(|kind| *kind == why).unwrap_or(0) as u8);
+    /// The camera has ended, for the reason that came first, or for good. Calls that wait return. False when it had
+    /// ended before.
+    fn mark_ended(&self, why: Kind) -> bool {
+        self.mark(1 + ENDS.iter().position(|kind| *kind == why).unwrap_or(0) as u8)
     }
 
-    fn mark(&self, end: u8) {
-        let _ = self.ended.compare_exchange(0, end, Ordering::SeqCst, Ordering::SeqCst);
+    fn mark(&self, end: u8) -> bool {
+        let may = |now| now == 0 || is_final(end) && !is_final(now);
+        let set = |now| may(now).then_some(end);
+        let marked = self.ended.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok();
+        if let Some(regaining) = timed::lock(&self.regaining).as_ref().filter(|_| is_final(end)) {
+            regaining.signal();
+        }
         self.wake.signal();
+        marked
+    }
+
+    /// Tells others who holds the camera, by a lease that was made ready where there is one. A camera of which others
+    /// cannot be told is held all the same.
+    fn file_lease(self: &Arc<Self>, ready: Option<Lease>) {
+        let Some(filing) = timed::read(&self.device).as_ref().and_then(|device| device.filing()) else { return };
+        let ready = match ready {
+            Some(lease) if *lease.filing() == filing => Ok(lease),
+            _ => Lease::prepare(&filing, &self.holder_name, self.priority),
+        };
+        match ready {
+            Ok(lease) => {
+                let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
+                lease.hold(door);
+                *timed::lock(&self.lease) = Some(lease);
+            }
+            Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
+        }
+    }
+
+    fn tell_streaming(&self, streaming: bool) {
+        if let Some(lease) = timed::lock(&self.lease).as_ref() {
+            lease.set_streaming(streaming);
+        }
+    }
+
+    /// Withdraws what others are told. Waits for a doorbell that wants a lock which is held, but not for long.
+    fn take_lease(&self) -> Option<Lease> {
+        if let Some(bell) = self.take_bell() {
+            bell.end_by(Instant::now() + policy::HAND_OVER_END);
+        }
+        timed::lock(&self.lease).take()
+    }
+
+    /// Tells others by what the camera is known now.
+    fn refile_lease(self: &Arc<Self>) {
+        let former = self.take_lease().map(|lease| lease.last_exit());
+        self.file_lease(None);
+        if let (Some(last_exit), Some(lease)) = (former, timed::lock(&self.lease).as_mut()) {
+            lease.go_on_after(last_exit);
+        }
+        self.tell_streaming(timed::lock(&self.stream).stream.is_some());
+    }
+
+    fn take_bell(&self) -> Option<Doorbell> {
+        timed::lock(&self.lease).as_mut().and_then(Lease::take_bell)
+    }
+
+    /// Gets the camera back that ended that way.
+    fn regain(self: &Arc<Self>, end: u8, timeout: Option<Duration>, cancel: &Event) -> Result<()> {
+        if is_final(self.ended.load(Ordering::SeqCst)) {
+            return Err(self.refusal()); // closed before there was a wait to end
+        }
+        let mut source = backend::source(&Uri::parse(&self.uri)?)?;
+        let gone = ENDS[usize::from(end) - 1] == Kind::Disconnected;
+        let wait = Wait { for_device: gone, cancel: Some(cancel), ..Wait::quietly(timeout) };
+        let got = acquire(&self.uri, source.as_mut(), wait)
+            .map_err(|error| name_camera(&self.uri, error, format_args!("regaining {}", self.uri)))?;
+        // That of the hand-over, which may still be saying good-bye.
+        drop(self.take_lease());
+        timed::lock(&self.lost).clear();
+        let running = timed::lock(&self.stream);
+        *timed::write(&self.device) = Some(got.device);
+        if self.ended.compare_exchange(end, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            // Closed meanwhile, perhaps before the device was there to be taken.
+            drop(timed::write(&self.device).take());
+            return Err(self.refusal());
+        }
+        self.clear_wake();
+        drop(running);
+        self.file_lease(None);
+        self.counters.reconnects.fetch_add(1, Ordering::Relaxed);
+        self.counters.busy_wait_ns.fetch_add(got.waited.as_nanos() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The device of an ended camera, the stream ended. `None` where there is none any more; an error when a thread is
@@ -487,6 +672,57 @@ impl Shared {
         }
         let mut device = timed::write_by(&self.device, deadline).ok_or(Hangs)?;
         Ok(device.take())
+    }
+
+    /// The same, the stream stopped in order: another process goes on with the device.
+    fn take_stopped_device(&self, deadline: Instant) -> std::result::Result<Option<Box<dyn Device>>, Hangs> {
+        let mut running = timed::lock_by(&self.stream, Some(deadline)).ok_or(Hangs)?;
+        self.send_waiters_away(Some(deadline));
+        if let Some(stream) = running.stream.take() {
+            self.ready.remove(stream.poll_fd());
+            if let Err(error) = stream.stop() {
+                log::warn!("{}: {error}", self.identity.uri);
+            }
+        }
+        let mut device = timed::write_by(&self.device, Some(deadline)).ok_or(Hangs)?;
+        Ok(device.take())
+    }
+}
+
+impl Door for Shared {
+    fn asked(&self, asker: &Asker) -> Verdict {
+        if self.check().is_err() {
+            return Verdict::Gone;
+        }
+        let asker = Asker { must: asker.must || asker.priority > self.priority, ..asker.clone() };
+        let answer = self.on_ask.as_ref().map_or(Answer::ByPriority, |told| told(&asker));
+        if !asker.must && answer == Answer::ByPriority {
+            let (own, other) = (self.priority, asker.priority);
+            return Verdict::Keep(format!("its priority is {own}, and the one who asks has {other}"));
+        }
+        *timed::lock(&self.handed_to) = asker.to_string();
+        match self.mark_ended(Kind::Evicted) {
+            true => Verdict::Yield,
+            false => Verdict::Gone,
+        }
+    }
+
+    fn hand_over(&self, deadline: Instant) -> HandedOver {
+        let finishes = || self.counters.frames_out.load(Ordering::Relaxed) > 0;
+        let is_over = || Instant::now() >= deadline || is_final(self.ended.load(Ordering::SeqCst));
+        while finishes() && !is_over() {
+            std::thread::sleep(policy::LEAVE_STEP);
+        }
+        let device = match self.take_stopped_device(Instant::now() + policy::HAND_OVER_END) {
+            Ok(Some(device)) => device,
+            Ok(None) => return HandedOver::Free,
+            Err(Hangs) => return HandedOver::Hangs,
+        };
+        // First: the next holder files its own at once.
+        if let Some(lease) = timed::lock(&self.lease).as_mut() {
+            lease.withdraw();
+        }
+        device.hand_over().map_or(HandedOver::Free, HandedOver::Camera)
     }
 }
 
@@ -523,7 +759,9 @@ pub fn shut_down(timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     let cameras: Vec<_> = live().collect();
     let woken = cameras.iter().any(|camera| camera.waiting.load(Ordering::SeqCst) > 0) | acquire::others_wait();
-    cameras.iter().for_each(|camera| camera.mark_ended(Kind::ShutDown));
+    for camera in &cameras {
+        camera.mark_ended(Kind::ShutDown);
+    }
     let hanging = let_go(&cameras, Duration::ZERO, deadline, &|_| ());
     hanging.iter().for_each(|uri| log::error!("{uri}: its driver hangs; the kernel lets go of it when it returns"));
     if woken {
@@ -543,7 +781,9 @@ pub fn release(signal: i32, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<
     let opens = acquire::Release::begin(signal);
     let mut cameras: Vec<_> = live().collect();
     cameras.sort_unstable_by_key(|camera| std::cmp::Reverse(camera.number));
-    cameras.iter().for_each(|camera| camera.mark(SIGNALLED + signal as u8));
+    for camera in &cameras {
+        camera.mark(SIGNALLED + signal as u8);
+    }
     let hanging = let_go(&cameras, policy::RELEASE_TURN, deadline, in_kernel);
     // Those see the signal, and let go of what they have got.
     while opens.opens_under_way() && Instant::now() < deadline {
@@ -555,8 +795,15 @@ pub fn release(signal: i32, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<
 /// Lets ended cameras go, in this order, and gives those that hang. Where there are turns, one that hangs takes no more
 /// than its turn from the others; without, all begin to close before any is waited for.
 fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<String> {
+    // Hand-overs that are under way are finished first, all at the same time.
+    let bells: Vec<_> = cameras.iter().filter_map(|camera| camera.take_bell()).collect();
+    bells.iter().for_each(Doorbell::stop);
+    bells.into_iter().for_each(|bell| bell.end_by(deadline));
     let begin = |camera: &Arc<Shared>, by: Instant| {
-        let mut closing = camera.take_device(Some(by))?.and_then(|device| device.let_go());
+        let device = camera.take_device(Some(by))?;
+        // First: another holder's lease must not stand beside it.
+        drop(timed::lock(&camera.lease).take());
+        let mut closing = device.and_then(|device| device.let_go());
         in_kernel(true);
         if let Some(closing) = &mut closing {
             closing.is_closed_by(deadline.min(Instant::now() + turn));
@@ -581,24 +828,12 @@ fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel:
 
 /// What a camera offers, whoever has it.
 pub fn formats(uri: &str) -> Result<Vec<Format>> {
-    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
-}
-
-/// Resets a camera that nobody has, opened or not: for one that cannot be opened any more. How long it took.
-pub fn reset(uri: &str, timeout: Option<Duration>) -> Result<Duration> {
-    let _ = timeout;
-    Err(Error::new(Kind::Unsupported, format!("{uri}: not there yet")))
+    backend::source(&Uri::parse(uri)?)?.formats().map_err(|error| name_camera(uri, error, uri))
 }
 
 /// Who holds a camera, by its name.
 pub fn holders(uri: &str) -> Result<Holders> {
-    let source = backend::source(&Uri::parse(uri)?)?;
-    let mut holders = source.holders();
-    let own = std::process::id() as i32;
-    for camera in live().filter(|camera| source.names(&camera.identity)) {
-        let _ = (&camera, own, &mut holders);
-    }
-    Ok(holders)
+    Ok(lease::holders(backend::source(&Uri::parse(uri)?)?.as_ref()))
 }
 
 /// A failure names the camera that was asked for, even where the message names its node, or none.

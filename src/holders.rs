@@ -3,12 +3,20 @@
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use procfs::process::Process;
+
+use self::crowd::Crowd;
+use self::descriptors::Seen;
+use self::mappings::Wanted;
 use crate::lease::Record;
 
-use procfs::process::{MMapPath, Process, StatFlags};
+mod crowd;
+mod descriptors;
+mod mappings;
 
 /// What a holder does with the camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,8 +78,8 @@ pub enum Target {
 impl Target {
     /// A device node, if there is one at this path.
     pub fn device(node: &Path) -> Option<Target> {
-        let number = fs::metadata(node).ok()?.rdev();
-        (number != 0).then(|| Target::Device { node: node.to_owned(), number })
+        let file = fs::metadata(node).ok()?;
+        file.file_type().is_char_device().then(|| Target::Device { node: node.to_owned(), number: file.rdev() })
     }
 
     pub fn device_number(&self) -> Option<u64> {
@@ -86,107 +94,94 @@ impl Target {
 /// camera itself, further ones are its other nodes. The answer has one entry for each camera.
 pub fn scan(cameras: &[Vec<Target>]) -> Vec<Holders> {
     let mut found = vec![Holders::default(); cameras.len()];
-    let Ok(processes) = procfs::process::all_processes() else {
+    if cameras.is_empty() {
+        return found;
+    }
+    let Ok(crowd) = Crowd::gather().map(Arc::new) else {
         found.iter_mut().for_each(|holders| holders.unreadable = 1);
         return found;
     };
     let mut unreadable = 0;
-    let mut mapped_only = Vec::new();
-    for process in processes.flatten() {
-        match open_targets(&process, cameras) {
-            Ok(open) if open.is_empty() => mapped_only.push(process),
-            Ok(open) => {
-                for (camera, target) in open {
-                    enter(&mut found[camera], &process, &cameras[camera], target);
+    let sought: Arc<[_]> = cameras.into();
+    for seen in crowd.each(move |proc, pid| descriptors::look(proc, pid, &sought)) {
+        match seen {
+            Seen::Unreadable => unreadable += 1,
+            Seen::Open(open) => {
+                for (camera, target) in open.targets {
+                    let activity = match &cameras[camera][target] {
+                        Target::Socket { .. } => Activity::Streaming,
+                        device if maps(&crowd, open.pid, device) => Activity::Streaming,
+                        _ => Activity::Open,
+                    };
+                    found[camera].list.extend(holder(open.pid, open.thread, activity, &cameras[camera], target));
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {} // it ended meanwhile
-            Err(_) if is_kernel_thread(&process) => {}
-            Err(_) => unreadable += 1,
         }
     }
     // A mapping keeps a device busy after its descriptor was closed. Reading every process's mappings
     // takes long: only where nobody else explains it.
-    for (camera, holders) in found.iter_mut().enumerate() {
-        holders.unreadable = unreadable;
-        if holders.list.iter().all(|holder| holder.activity == Activity::Open) {
-            for process in mapped_only.iter().filter(|process| maps(process, &cameras[camera][0])) {
-                enter(holders, process, &cameras[camera], 0);
-            }
+    let unexplained = |camera: &usize| found[*camera].list.iter().all(|holder| holder.activity == Activity::Open);
+    let cameras_left = (0..cameras.len()).filter(unexplained);
+    let wanted: Vec<_> = cameras_left.filter_map(|camera| Wanted::new(camera, cameras[camera].first()?)).collect();
+    if !wanted.is_empty() {
+        let mapped = crowd.each(move |proc, pid| Some((pid, mappings::look(proc, pid, &wanted))));
+        for (pid, camera) in mapped.into_iter().flat_map(|(pid, all)| all.into_iter().map(move |camera| (pid, camera)))
+        {
+            found[camera].list.retain(|known| known.pid != pid);
+            found[camera].list.extend(holder(pid, pid, Activity::Streaming, &cameras[camera], 0));
         }
-        holders
-            .list
-            .sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
+    }
+    for holders in &mut found {
+        holders.unreadable = unreadable;
+        holders.sort();
     }
     found
 }
 
-/// Which targets a process has open: camera and target, the camera's own node before its other ones.
-fn open_targets(process: &Process, cameras: &[Vec<Target>]) -> std::io::Result<Vec<(usize, usize)>> {
-    let folder = PathBuf::from(format!("/proc/{}/fd", process.pid()));
-    let mut open: Vec<(usize, usize)> = Vec::new();
-    for entry in fs::read_dir(&folder)?.flatten() {
-        let path = entry.path();
-        let Ok(link) = fs::read_link(&path) else { continue };
-        let link = link.as_os_str().as_encoded_bytes();
-        let inode = socket_inode(link);
-        // Only a path can be a device's; what else a link may say names no file.
-        let number = if link.starts_with(b"/") { fs::metadata(&path).map_or(0, |file| file.rdev()) } else { 0 };
-        for (camera, targets) in cameras.iter().enumerate() {
-            let hit = targets.iter().position(|target| match *target {
-                Target::Device { number: wanted, .. } => number == wanted && number != 0,
-                Target::Socket { inode: wanted } => inode == Some(wanted),
-            });
-            if let Some(target) = hit {
-                match open.iter_mut().find(|known| known.0 == camera) {
-                    Some(known) => known.1 = known.1.min(target),
-                    None => open.push((camera, target)),
-                }
-            }
-        }
+/// A process that is known to have a camera, whatever its open files show. One of another container has no number
+/// here.
+pub fn known(pid: i32, activity: Activity) -> Option<Holder> {
+    if pid == 0 {
+        let command = "a process of another container".to_owned();
+        let (uid, condition) = (u32::MAX, Condition::Alive);
+        let (other_node, locks_other_node) = (None, false);
+        return Some(Holder {
+            pid,
+            uid,
+            start_time: 0,
+            activity,
+            command,
+            condition,
+            lease: None,
+            other_node,
+            locks_other_node,
+        });
     }
-    Ok(open)
-}
-
-fn socket_inode(link: &[u8]) -> Option<u64> {
-    std::str::from_utf8(link).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-fn is_kernel_thread(process: &Process) -> bool {
-    process.stat().is_ok_and(|stat| StatFlags::from_bits_truncate(stat.flags).contains(StatFlags::PF_KTHREAD))
+    holder(pid, pid, activity, &[Target::Socket { inode: 0 }], 0)
 }
 
 /// Whether a process has a device's memory mapped.
-fn maps(process: &Process, target: &Target) -> bool {
-    let Target::Device { node, number } = target else { return false };
-    let Ok(maps) = process.maps() else { return false };
-    let inode = fs::metadata(node).map(|file| file.ino()).unwrap_or(0);
-    maps.iter().any(|map| match &map.pathname {
-        // The node may have another name in that process's view: the number settles it.
-        MMapPath::Path(path) => {
-            map.inode != 0
-                && (path == node && map.inode == inode
-                    || path.starts_with("/dev") && fs::metadata(path).is_ok_and(|file| file.rdev() == *number))
-        }
-        _ => false,
-    })
+fn maps(crowd: &Crowd, pid: i32, target: &Target) -> bool {
+    Wanted::new(0, target).is_some_and(|wanted| crowd.one(|proc| !mappings::look(proc, pid, &[wanted]).is_empty()))
 }
 
-fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: usize) {
-    let Ok(stat) = process.stat() else { return }; // it ended meanwhile
-    let activity = match &targets[target] {
-        Target::Socket { .. } => Activity::Streaming,
-        device if maps(process, device) => Activity::Streaming,
-        _ => Activity::Open,
-    };
+/// A process that has a target, as seen through one of its threads; `None` where it ended meanwhile.
+fn holder(pid: i32, thread: i32, activity: Activity, targets: &[Target], target: usize) -> Option<Holder> {
+    let process = Process::new(pid).ok()?;
+    let stat = process.stat().ok()?;
     let other_node = match &targets[target] {
         Target::Device { node, .. } if target > 0 => Some(node.clone()),
         _ => None,
     };
-    let command = process.cmdline().ok().map(|words| words.join(" ")).filter(|line| !line.trim().is_empty());
-    let locks_other_node = other_node.as_deref().is_some_and(|node| locks(process, node));
-    holders.list.push(Holder {
-        pid: process.pid(),
+    // A first thread that has ended has no memory any more in which a command line could stand.
+    let line = |process: &Process| process.cmdline().ok().map(|words| words.join(" "));
+    let thread = PathBuf::from(format!("/proc/{pid}/task/{thread}"));
+    let command = line(&process)
+        .filter(|line| !line.trim().is_empty())
+        .or_else(|| line(&Process::new_with_root(thread).ok()?).filter(|line| !line.trim().is_empty()));
+    let locks_other_node = other_node.as_deref().is_some_and(|node| locks(&process, node));
+    Some(Holder {
+        pid,
         uid: process.status().map(|status| status.euid).unwrap_or(u32::MAX),
         start_time: stat.starttime,
         activity,
@@ -200,7 +195,7 @@ fn enter(holders: &mut Holders, process: &Process, targets: &[Target], target: u
         lease: None,
         other_node,
         locks_other_node,
-    });
+    })
 }
 
 fn locks(process: &Process, node: &Path) -> bool {
@@ -210,12 +205,19 @@ fn locks(process: &Process, node: &Path) -> bool {
 }
 
 /// Another process chooses its command line: what would steer a terminal is taken out.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut safe: String = text.trim().chars().take(512).collect();
     if safe.contains(char::is_control) {
         safe = safe.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     }
     safe
+}
+
+impl Holders {
+    /// Those who stream first, then those who have the camera's own node.
+    pub fn sort(&mut self) {
+        self.list.sort_by_key(|holder| (std::cmp::Reverse(holder.activity), holder.other_node.is_some(), holder.pid));
+    }
 }
 
 impl Holder {
@@ -231,13 +233,27 @@ impl fmt::Display for Holder {
         let itself = if self.pid == std::process::id() as i32 { "this process itself, " } else { "" };
         write!(f, "{itself}{} (pid {}, user {}, ", self.program(), self.pid, user_name(self.uid))?;
         match (self.activity, &self.other_node) {
-            (Activity::Streaming, None) => f.write_str("streaming)"),
-            (Activity::Open, None) => f.write_str("has it open)"),
+            (Activity::Streaming, None) => f.write_str("streaming")?,
+            (Activity::Open, None) => f.write_str("has it open")?,
             (_, Some(node)) => {
                 let what = if self.locks_other_node { "locked" } else { "open" };
-                write!(f, "has the same camera's {} {what})", node.display())
+                write!(f, "has the same camera's {} {what}", node.display())?;
             }
         }
+        if let Some(lease) = &self.lease {
+            if !lease.name.is_empty() {
+                write!(f, ", calls itself \"{}\"", lease.name)?;
+            }
+            if lease.priority != 0 {
+                write!(f, ", priority {}", lease.priority)?;
+            }
+        }
+        f.write_str(match self.condition {
+            Condition::Alive => ")",
+            Condition::Stopped => ", stopped)",
+            Condition::Stuck => ", stuck in the kernel)",
+            Condition::Zombie => ", its first thread has ended)",
+        })
     }
 }
 
@@ -264,7 +280,7 @@ impl fmt::Display for Holders {
 }
 
 /// From /etc/passwd alone: a look-up over the network must not delay an error message.
-fn user_name(uid: u32) -> String {
+pub fn user_name(uid: u32) -> String {
     let name = fs::File::open("/etc/passwd").ok().and_then(|file| {
         BufReader::new(file).lines().map_while(Result::ok).find_map(|line| {
             let mut fields = line.split(':');
@@ -317,7 +333,8 @@ mod tests {
         let null = fs::File::open("/dev/null").unwrap();
         let (socket, _peer) = UnixStream::pair().unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-        let inode = socket_inode(link.as_os_str().as_encoded_bytes()).unwrap();
+        let inode =
+            link.to_str().unwrap().strip_prefix("socket:[").unwrap().strip_suffix(']').unwrap().parse().unwrap();
         let cameras = [
             vec![Target::device(Path::new("/dev/null")).unwrap()],
             vec![Target::Socket { inode }],

@@ -21,7 +21,7 @@ pub struct Fd {
 
 impl Fd {
     /// Wraps what `make` returns; `make` must set O_CLOEXEC and give a new descriptor, or -1 with errno.
-    fn make(make: impl FnOnce() -> RawFd) -> std::io::Result<Fd> {
+    pub fn make(make: impl FnOnce() -> RawFd) -> std::io::Result<Fd> {
         let (number, entered) = fork::enter_fd(|| match make() {
             -1 => Err(std::io::Error::last_os_error()),
             number => Ok(number),
@@ -33,9 +33,14 @@ impl Fd {
         Fd::open_at(libc::AT_FDCWD, path, flags, 0)
     }
 
-    /// Opens a file in a folder that is open; where it is created, with that mode.
-    pub fn open_in(folder: &Fd, name: &str, flags: i32, mode: u32) -> std::io::Result<Fd> {
-        Fd::open_at(folder.number(), Path::new(name), flags, mode)
+    /// Opens a file in a folder that is open.
+    pub fn open_in(folder: &Fd, name: &str, flags: i32) -> std::io::Result<Fd> {
+        Fd::open_at(folder.number(), Path::new(name), flags, 0)
+    }
+
+    /// The same for a file that is to be made; it gets the mode, less the umask.
+    pub fn create(path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
+        Fd::open_at(libc::AT_FDCWD, path, flags | libc::O_CREAT, mode)
     }
 
     fn open_at(folder: RawFd, path: &Path, flags: i32, mode: u32) -> std::io::Result<Fd> {
@@ -257,6 +262,11 @@ impl AbstractSocket {
         Ok(socket)
     }
 
+    /// One that another process bound.
+    pub fn from_fd(fd: Fd) -> AbstractSocket {
+        AbstractSocket(fd)
+    }
+
     pub fn into_fd(self) -> Fd {
         self.0
     }
@@ -400,10 +410,6 @@ impl MessageSocket {
     pub fn fd(&self) -> RawFd {
         self.0.number()
     }
-
-    pub fn is_own(&self) -> bool {
-        self.0.is_own()
-    }
 }
 
 /// Room for one control message with one descriptor.
@@ -455,6 +461,27 @@ pub fn listening_name(fd: &Fd) -> Option<String> {
     }
     let name = &address.sun_path[1..][..length as usize - head];
     String::from_utf8(name.iter().map(|&byte| byte as u8).collect()).ok()
+}
+
+/// The user whose rights this process has.
+pub fn effective_user() -> u32 {
+    // SAFETY: no pointers; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether this program's file gave it rights that its caller has not (set-user-id and the like): its environment is
+/// its caller's word.
+pub fn is_privileged_by_file() -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Random bits, as many as a name needs that nobody guesses beforehand.
+pub fn random() -> u64 {
+    let mut bits = [0u8; 8];
+    // SAFETY: room for the bytes. Where the kernel gives none, the name is as good as the clock.
+    let got = unsafe { libc::getrandom(bits.as_mut_ptr().cast(), bits.len(), libc::GRND_NONBLOCK) };
+    if got == 8 { u64::from_ne_bytes(bits) } else { clock_ns(libc::CLOCK_MONOTONIC) as u64 }
 }
 
 /// How a file was opened: O_RDWR and the like.
@@ -635,6 +662,14 @@ impl Thread {
         self.epoch != fork::epoch() || join_by(self.thread, deadline)
     }
 
+    /// Waits for its end, which must be certain.
+    pub fn join(self) {
+        if self.epoch == fork::epoch() {
+            // SAFETY: neither joined nor detached before; its value is not asked for.
+            unsafe { libc::pthread_join(self.thread, std::ptr::null_mut()) };
+        }
+    }
+
     /// Leaves it to itself.
     pub fn detach(self) {
         if self.epoch == fork::epoch() {
@@ -692,4 +727,89 @@ unsafe extern "C" {
         value: *mut *mut libc::c_void,
         until: *const libc::timespec,
     ) -> libc::c_int;
+}
+
+/// Shows every name in an open folder but "." and "..": without an allocation, and without a look at the files.
+pub fn names(folder: &Fd, mut see: impl FnMut(&CStr)) -> std::io::Result<()> {
+    #[repr(align(8))]
+    struct Room([u8; 16 << 10]);
+    const LENGTH: usize = std::mem::offset_of!(libc::dirent64, d_reclen);
+    const NAME: usize = std::mem::offset_of!(libc::dirent64, d_name);
+    let mut room = Room([0; 16 << 10]);
+    loop {
+        let (data, size) = (room.0.as_mut_ptr(), room.0.len());
+        // SAFETY: room of that size, aligned as entries are.
+        let filled = match unsafe { libc::syscall(libc::SYS_getdents64, folder.number(), data, size) } {
+            -1 => return Err(std::io::Error::last_os_error()),
+            0 => return Ok(()),
+            filled => filled as usize,
+        };
+        let mut rest = &room.0[..filled];
+        while let Some(&[low, high]) = rest.get(LENGTH..LENGTH + 2) {
+            let (entry, after) = rest.split_at(u16::from_ne_bytes([low, high]).into());
+            match CStr::from_bytes_until_nul(&entry[NAME..]) {
+                Ok(name) if !matches!(name.to_bytes(), b"." | b"..") => see(name),
+                _ => {}
+            }
+            rest = after;
+        }
+    }
+}
+
+/// What a file in an open folder is, links followed. Nobody is asked who is far away: a network's file system that does
+/// not answer holds this up no longer than any other.
+pub fn status(folder: &Fd, name: &CStr) -> std::io::Result<libc::statx> {
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: all zeroes is a valid statx.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a C string, and room for a statx.
+    check(unsafe {
+        libc::statx(folder.number(), name.as_ptr(), flags, libc::STATX_TYPE | libc::STATX_INO, &mut status)
+    })?;
+    Ok(status)
+}
+
+/// Whether two threads of any process share their descriptors; `None` where the kernel does not tell.
+pub fn share_descriptors(one: i32, other: i32) -> Option<bool> {
+    const KCMP_FILES: libc::c_int = 2; // linux/kcmp.h
+    // SAFETY: no pointers.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) } {
+        -1 => None,
+        order => Some(order == 0),
+    }
+}
+
+/// Whether a process has any mapping of a file that is shared with others, by its open /proc/PID/maps; `None` where the
+/// kernel does not tell (before 6.11), or the process has no memory.
+pub fn has_shared_files(maps: &Fd) -> Option<bool> {
+    const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611; // linux/fs.h: _IOWR('f', 17, struct procmap_query)
+    const SHARED: u64 = 0x08;
+    const THIS_OR_NEXT: u64 = 0x10;
+    const OF_A_FILE: u64 = 0x20;
+    // struct procmap_query: its size, what is asked for, from which address; the answer is not read.
+    let mut query = [0u64; 13];
+    query[0] = size_of_val(&query) as u64;
+    query[1] = SHARED | THIS_OR_NEXT | OF_A_FILE;
+    // SAFETY: room of the size that the request's number and the first member tell.
+    match check(unsafe { libc::ioctl(maps.number(), PROCMAP_QUERY, query.as_mut_ptr()) }) {
+        Ok(()) => Some(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// How many processors the calling thread may use: one for a real-time thread, whose priority a thread that it starts
+/// would inherit.
+pub fn processors() -> usize {
+    // SAFETY: all zeroes is a valid set; the calls fill it and count it.
+    unsafe {
+        if libc::sched_getscheduler(0) & !libc::SCHED_RESET_ON_FORK != libc::SCHED_OTHER {
+            return 1;
+        }
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        match libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) {
+            0 => libc::CPU_COUNT(&set).max(1) as usize,
+            _ => 1, // more processors than the set has room for
+        }
+    }
 }

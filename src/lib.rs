@@ -19,6 +19,7 @@ mod kernel;
 mod lease;
 mod memory;
 mod policy;
+mod process;
 mod signals;
 mod slab;
 mod timed;

@@ -20,9 +20,46 @@ pub const POLL_LONGEST: Duration = Duration::from_millis(50);
 /// How long a holder that is asked for its camera has to finish with its frames, when the one who asks does not say.
 pub const HAND_OVER_GRACE: Duration = Duration::from_millis(500);
 
+/// How long the one who asks may take to say what it wants, once it is connected.
+pub const ASK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long close waits for a hand-over that is under way, or for the host's callback about one.
+pub const HAND_OVER_END: Duration = Duration::from_millis(1000);
+
+/// Longest name of a holder that others see, in bytes.
+pub const NAME_MOST: usize = 256;
+
+/// Names that are tried for a lease's file: each is random, so that a second is needed only under attack.
+pub const LEASE_NAMES: usize = 8;
+
 /// How long a holder has after SIGTERM before it is killed, when the host does not say: a program that closes files
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
+
+/// How much longer than its grace a holder that is asked is waited for: it uses the grace up where frames are out with
+/// its host, and then makes these private copies and passes the camera on.
+pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
+
+/// How long a reset, the camera's return and a fresh frame may take when the host does not say: half a second was seen,
+/// and the kernel asks a camera that is slow to answer for five seconds before it asks again.
+pub const RESET_TIMEOUT: Duration = Duration::from_millis(10_000);
+
+/// How long a device that is reset may take to close before: a driver that waits for a dead camera in it returns when
+/// the reset comes.
+pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);
+
+/// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
+pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
+
+/// How long a killed process may take to end: its driver's close is in it, and more is not waited for.
+pub const EVICTION_KILL: Duration = Duration::from_millis(1000);
+
+/// How long the driver may take to let go after the last holder did: twenty times what was seen ([`TIGHT_WINDOW`]), as
+/// to give up too early would end who merely has the camera open.
+pub const EVICTION_SETTLE: Duration = Duration::from_millis(500);
+
+/// How often an eviction turns to holders that came meanwhile: a program that is started again each time wins.
+pub const EVICTION_ROUNDS: u32 = 3;
 
 /// Buffers of a stream when the host does not say: one with the host, one being filled, two between.
 pub const BUFFERS_DEFAULT: u32 = 4;
@@ -105,3 +142,9 @@ pub const PAGE: usize = 4096;
 /// cameras raise theirs for less than a millisecond.
 pub const PRIORITY_PATIENCE: Duration = Duration::from_millis(50);
 pub const PRIORITY_STEP: Duration = Duration::from_millis(1);
+
+/// A search for holders is shared by as many threads as there are processors, but no more than this: those who stream
+/// need theirs.
+pub const SCAN_THREADS_MOST: usize = 4;
+/// Processes for each of them: with 20 descriptors each they take 1 ms, and a thread's start 0.05 ms.
+pub const SCAN_SHARE: usize = 64;

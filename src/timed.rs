@@ -18,6 +18,10 @@ pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+pub fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// `None` when the lock was not to be had by the deadline; without one, waits for as long as it takes.
 pub fn lock_by<T>(mutex: &Mutex<T>, deadline: Option<Instant>) -> Option<MutexGuard<'_, T>> {
     match deadline {
@@ -28,7 +32,7 @@ pub fn lock_by<T>(mutex: &Mutex<T>, deadline: Option<Instant>) -> Option<MutexGu
 
 pub fn write_by<T>(lock: &RwLock<T>, deadline: Option<Instant>) -> Option<RwLockWriteGuard<'_, T>> {
     match deadline {
-        None => Some(lock.write().unwrap_or_else(PoisonError::into_inner)),
+        None => Some(write(lock)),
         Some(deadline) => retry_by(deadline, || lock.try_write()),
     }
 }

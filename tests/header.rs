@@ -30,23 +30,26 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 9] = [
-    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL"),
+const INITIALISERS: [(&str, &str); 12] = [
+    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0"),
+    ("asker", "0, 0, 0, 0, 0, NULL"),
+    ("reset_options", "10000"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
-    ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
+    ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     (
         "frame_data",
         "NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } }",
     ),
     ("device_info", "NULL, NULL, NULL, NULL, NULL, 0"),
-    ("holder", "0, 0, 0, 0, NULL, NULL, 0"),
+    ("holder", "0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0"),
+    ("evict_options", "0, 2000, NULL, NULL"),
     ("format_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("control_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0"),
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 15] = [
+const TYPEDEFS: [&str; 18] = [
     "camera",
     "frame",
     "device_list",
@@ -54,12 +57,15 @@ const TYPEDEFS: [&str; 15] = [
     "format_list",
     "control_list",
     "cancel",
+    "asker",
     "open_options",
     "stream_options",
+    "reset_options",
     "frame_data",
     "plane",
     "device_info",
     "holder",
+    "evict_options",
     "format_info",
     "control_info",
 ];

@@ -165,7 +165,8 @@ fn held_by_this_process_itself() {
     assert!(error.message().contains("this process itself"), "{error}");
     assert!(error.message().contains("tried once"), "{error}");
     let own = camlease::holders(&uri).unwrap().list;
-    assert_eq!((own.len(), own[0].pid, own[0].name.as_str()), (1, std::process::id() as i32, "left eye"));
+    let name = own[0].lease.as_ref().map(|lease| lease.name.as_str());
+    assert_eq!((own.len(), own[0].pid, name), (1, std::process::id() as i32, Some("left eye")));
     drop(first);
 
     // Who waits for a camera has its node open, and holds nothing: not for other waiters of the process either.

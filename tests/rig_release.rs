@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
+use camlease::LastExit;
 use camlease_rig::foreign::Stream;
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, require_guest, v4l2_ctl_streams};
@@ -145,6 +146,8 @@ impl Drop for Holder {
     }
 }
 
+const LEASES: &str = "/run/camlease";
+
 /// What could be left behind: files where programs leave some, and sockets with a name of ours.
 fn traces() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -152,9 +155,31 @@ fn traces() -> BTreeSet<String> {
         let names = fs::read_dir(folder).into_iter().flatten().flatten();
         found.extend(names.map(|entry| entry.path().display().to_string()));
     }
+    // The runtime folder stays. What is in it is looked at by itself.
+    found.remove(LEASES);
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
     found.extend(sockets.lines().filter(|line| line.contains("camlease")).map(str::to_owned));
     found
+}
+
+/// What a holder that was killed leaves for the next one: an unlocked lease, which tells how it ended, and the socket
+/// beside it. One that ended in order leaves nothing, and the next holder takes a dead one's away.
+fn leases(node: &Path, state: &str, ending: &str) {
+    let files = || fs::read_dir(LEASES).into_iter().flatten().count();
+    let killed = matches!(ending, "exec" | "fork_killed" | "sigint" | "sigterm" | "sigkill" | "abort");
+    let marks = if killed && state != "waiting_busy" { 2 } else { 0 };
+    assert_eq!(files(), marks, "files in {LEASES}");
+    let uri = node.display().to_string();
+    assert_eq!(camlease::holders(&uri).unwrap().list, [], "nobody holds it");
+    let camera = camlease::Camera::open(&uri, camlease::OpenOptions::default()).unwrap();
+    let expected = match (marks, state) {
+        (0, _) => LastExit::Clean,
+        (_, "opened") => LastExit::Died,
+        _ => LastExit::Dirty,
+    };
+    assert_eq!(camera.last_exit(), expected);
+    drop(camera);
+    assert_eq!(files(), 0, "what a dead one left is taken away");
 }
 
 /// Locks on the node, and descriptors and mappings of it in the process that is left.
@@ -198,6 +223,7 @@ fn cell(driver: Driver, state: &str, ending: &str) {
     assert!(took < FREE_WITHIN, "{took:?}");
     assert_eq!(hold_of(&node, holder.left), Vec::<String>::new());
     assert_eq!(traces(), before, "what is left behind");
+    leases(&node, state, ending);
     slowest(driver, state, ending, took);
 }
 

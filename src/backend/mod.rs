@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::Holders;
 use crate::kernel::{Closing, Fd};
+use crate::lease::Filing;
 use crate::memory::{Buffer, PLANES_MOST};
 use crate::uri::Uri;
 
@@ -29,12 +30,19 @@ pub trait Source: Send {
     /// Who has it.
     fn holders(&self) -> Holders;
 
-    /// What leases on it are filed under: one key for each camera that the name may mean, none for a kind that
-    /// anybody can open at any time.
-    fn keys(&self) -> Vec<String>;
+    /// What leases on it are filed under: one for each camera that the name may mean, none for a kind that anybody can
+    /// open at any time.
+    fn filings(&self) -> Vec<Filing>;
 
-    /// Whether this is the name of the camera with that identity.
-    fn names(&self, identity: &Identity) -> bool;
+    /// The port that the camera is plugged into, whoever has it and whatever ails it.
+    fn port(&self) -> Result<Box<dyn Port>>;
+
+    /// Takes over a camera that its holder handed over as an open file. A failure where it is not this camera, or
+    /// cannot be used: then it is let go of.
+    fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>>;
+
+    /// What it offers, whoever has it.
+    fn formats(&self) -> Result<Vec<Format>>;
 }
 
 /// What to watch while somebody else has the camera.
@@ -70,8 +78,30 @@ pub trait Device: Send + Sync {
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
 
+    /// The port that it is plugged into; UNSUPPORTED, with the reason, for a kind that has none.
+    fn port(&self) -> Result<Box<dyn Port>>;
+
+    /// What its lease is filed under; `None` for a kind that anybody can open at any time.
+    fn filing(&self) -> Option<Filing>;
+
+    /// Gives up the open file that the camera is held by, to be passed on: whoever has it then holds the camera. The
+    /// stream has been stopped. `None` where there is nothing that could be passed on, and the camera is free.
+    fn hand_over(self: Box<Self>) -> Option<Fd>;
+
     /// Lets the camera go, in the background: its driver may hang. Dropping it does the same here and now.
     fn let_go(self: Box<Self>) -> Option<Closing>;
+}
+
+/// A port that is open to reset the camera in it. Having it open disturbs nobody.
+pub trait Port: Send {
+    /// Resets the camera: whoever has it open loses it.
+    fn reset(&self) -> Result<()>;
+
+    /// The same camera, for when it is back.
+    fn source(&self) -> Box<dyn Source>;
+
+    /// Who streams from other nodes of the same device, and would lose them.
+    fn others(&self) -> Holders;
 }
 
 /// A running stream. One caller at a time.

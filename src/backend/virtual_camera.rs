@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::paced::{Pace, Paced, Painted, Picture};
-use super::{Device, Found, Identity, Notice, Source, State, Stream};
+use super::{Device, Found, Identity, Notice, Port, Source, State, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::*;
 use crate::holders::{Activity, Holders, Target, scan};
-use crate::kernel::{AbstractSocket, Closing};
+use crate::kernel::{self, AbstractSocket, Closing, Fd};
+use crate::lease::{Filing, Users};
 use crate::policy;
 use crate::uri::Options;
 
@@ -96,6 +97,20 @@ impl Virtual {
     }
 }
 
+impl Virtual {
+    fn held(&self, lease: AbstractSocket) -> Held {
+        let identity = Identity {
+            uri: self.camera.uri.clone(),
+            name: self.camera.name.clone(),
+            driver: DRIVER.into(),
+            serial: String::new(),
+            bus: String::new(),
+        };
+        let brightness = Arc::new(AtomicI64::new(BRIGHTNESS_DEFAULT));
+        Held { camera: self.camera.clone(), identity, brightness, lease }
+    }
+}
+
 fn offered() -> String {
     let codes: Vec<_> = FORMATS.iter().map(|known| known.0.to_string()).collect();
     format!("virtual cameras offer {}", codes.join(", "))
@@ -108,6 +123,10 @@ fn even(fourcc: FourCc, width: u32, height: u32) -> (u32, u32) {
         NV12 => (width & !1, height & !1),
         _ => (width, height),
     }
+}
+
+fn filing(name: &str) -> Filing {
+    Filing { key: format!("virtual-{name}"), instance: String::new(), users: Users::All }
 }
 
 fn socket_name(name: &str) -> String {
@@ -140,15 +159,7 @@ impl Source for Virtual {
             let error = if error.raw_os_error() == Some(libc::EADDRINUSE) { busy() } else { error };
             Error::system(format!("{uri}: taking its name on this machine"), error)
         })?;
-        let identity = Identity {
-            uri: uri.clone(),
-            name: self.camera.name.clone(),
-            driver: DRIVER.into(),
-            serial: String::new(),
-            bus: String::new(),
-        };
-        let brightness = Arc::new(AtomicI64::new(BRIGHTNESS_DEFAULT));
-        Ok(Box::new(Held { camera: self.camera.clone(), identity, brightness, lease }))
+        Ok(Box::new(self.held(lease)))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -173,13 +184,30 @@ impl Source for Virtual {
         holders
     }
 
-    fn keys(&self) -> Vec<String> {
-        vec![format!("virtual-{}", self.camera.name)]
+    fn filings(&self) -> Vec<Filing> {
+        vec![filing(&self.camera.name)]
     }
 
-    fn names(&self, identity: &Identity) -> bool {
-        identity.driver == DRIVER && identity.name == self.camera.name
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.camera.uri))
     }
+
+    fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>> {
+        if kernel::listening_name(&camera).as_deref() != Some(&socket_name(&self.camera.name)) {
+            let message = format!("{}: what was handed over is not this camera", self.camera.uri);
+            return Err(Error::new(Kind::NotFound, message));
+        }
+        Ok(Box::new(self.held(AbstractSocket::from_fd(camera))))
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        Ok(formats())
+    }
+}
+
+fn no_port(uri: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{uri}: a virtual camera has no port to reset"))
+        .hint("close it and open it again")
 }
 
 /// Abstract names of this library's and the inodes of the sockets that have them. Read line by line, and
@@ -224,6 +252,19 @@ pub fn list() -> Vec<Found> {
     found
 }
 
+fn formats() -> Vec<Format> {
+    let offer = |&(fourcc, description): &(FourCc, &str)| Format {
+        fourcc,
+        description: description.to_owned(),
+        compressed: false,
+        width: (policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST, 2),
+        height: (policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST, 2),
+        slowest: Rate::new(1, 1),
+        fastest: Rate::new(policy::FPS_MOST, 1),
+    };
+    FORMATS.iter().map(offer).collect()
+}
+
 struct Held {
     camera: Camera,
     identity: Identity,
@@ -237,16 +278,7 @@ impl Device for Held {
     }
 
     fn formats(&self) -> Result<Vec<Format>> {
-        let offer = |&(fourcc, description): &(FourCc, &str)| Format {
-            fourcc,
-            description: description.to_owned(),
-            compressed: false,
-            width: (policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST, 2),
-            height: (policy::VIRTUAL_SIDE_LEAST, policy::SIDE_MOST, 2),
-            slowest: Rate::new(1, 1),
-            fastest: Rate::new(policy::FPS_MOST, 1),
-        };
-        Ok(FORMATS.iter().map(offer).collect())
+        Ok(formats())
     }
 
     fn controls(&self) -> Result<Vec<Control>> {
@@ -310,6 +342,18 @@ impl Device for Held {
         // Seen by others as streaming for as long as this socket exists; without it, merely as open.
         let mark = AbstractSocket::bind(&streaming_name(&self.camera.name)).ok().map(|mark| Box::new(mark) as _);
         Ok(Box::new(Paced::start(format, pace, request, Box::new(picture), mark)?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.camera.uri))
+    }
+
+    fn filing(&self) -> Option<Filing> {
+        Some(filing(&self.camera.name))
+    }
+
+    fn hand_over(self: Box<Self>) -> Option<Fd> {
+        Some(self.lease.into_fd())
     }
 
     fn let_go(self: Box<Self>) -> Option<Closing> {

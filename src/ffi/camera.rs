@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::cancel::{CANCELS, camlease_cancel};
 use super::frame::{FRAMES, camlease_frame};
@@ -9,10 +10,11 @@ use super::handle::Handles;
 use super::holder_list::{self, camlease_holder};
 use super::status::{call, camlease_status};
 use super::structs::{Extensible, c_text, handle_place, place, read, text, timeout, write};
-use crate::camera::{Camera, OpenOptions};
+use crate::camera::{Camera, OnBusy, OpenOptions};
 use crate::error::{Error, Kind, Result};
 use crate::format::{DropPolicy, FourCc, Rate, StreamRequest};
 use crate::holders::Holders;
+use crate::lease::{Answer, Asker, LastExit, OnAsk};
 
 /// A camera that this process holds.
 pub struct camlease_camera {
@@ -35,13 +37,20 @@ pub static CAMERAS: Handles<Opened> = Handles::new(3, "camera");
 
 /// A busy camera is waited for, up to timeout_ms.
 pub const CAMLEASE_ON_BUSY_WAIT: u32 = 0;
-/// The holder is asked to hand the camera over. Not in this version: CAMLEASE_UNSUPPORTED.
+/// A holder that uses this library is asked to hand the camera over, and does so when the priority of this open is
+/// the higher one, or its host agrees; meanwhile, and otherwise, the camera is waited for.
 pub const CAMLEASE_ON_BUSY_ASK: u32 = 1;
-/// The holder is ended. Not in this version: CAMLEASE_UNSUPPORTED.
+/// A holder that uses this library is told to hand the camera over; one that does not, or cannot, is ended as
+/// camlease_evict() does it. Needs the rights to end it.
 pub const CAMLEASE_ON_BUSY_EVICT: u32 = 2;
 
 /// Wait for a camera that is not there at all, too: not plugged in yet, or unplugged.
 pub const CAMLEASE_OPEN_WAIT_FOR_DEVICE: u32 = 1;
+/// Reset the device before its use when its last holder died while streaming (camlease_camera_info.last_exit), as
+/// camlease_camera_reset() does it; a camera that is not on USB is used as it is.
+pub const CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT: u32 = 2;
+
+const OPEN_FLAGS: u32 = CAMLEASE_OPEN_WAIT_FOR_DEVICE | CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT;
 
 /// Told, in the thread that opens, when it begins to wait for a busy camera, and again when the holders
 /// change. It may call this library, but must not throw. The pointers are valid during the callback.
@@ -54,6 +63,46 @@ pub type camlease_wait_callback = Option<
     unsafe extern "C" fn(user_data: *mut c_void, message: *const c_char, holders: *const camlease_holder, count: usize),
 >;
 
+/// Who asks for a camera that this process holds. Initialised by the library.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct camlease_asker {
+    /// Size of the struct as the library knows it.
+    pub struct_size: usize,
+    /// Its process id, by the kernel's word; 0 for a process of another container.
+    pub pid: i32,
+    /// Its effective user, by the kernel's word: this process's own, or root.
+    pub uid: u32,
+    /// Its priority.
+    pub priority: i32,
+    /// 1 when the camera is lost whatever the answer: its priority is the higher one, or it evicts.
+    pub must: u32,
+    /// Milliseconds that this process has to release its frames.
+    pub grace_ms: u64,
+    /// What it calls itself, or "". Valid during the callback.
+    pub name: *const c_char,
+}
+// SAFETY: integers and pointers, the size first.
+unsafe impl Extensible for camlease_asker {
+    const NAME: &'static str = "camlease_asker";
+}
+
+/// The one who asks gets the camera if its priority is the higher one.
+pub const CAMLEASE_ANSWER_BY_PRIORITY: u32 = 0;
+/// The one who asks gets the camera.
+pub const CAMLEASE_ANSWER_YIELD: u32 = 1;
+
+/// Told, in a thread of the library's, that somebody asks for the camera. When it is lost, calls on it return
+/// CAMLEASE_EVICTED from then on, its descriptor (camlease_camera_fd) is readable, and the camera changes hands as soon
+/// as the host has released its frames, or closes it, or grace_ms are over: frames that are out then stay readable. It
+/// may call this library, close this camera included, must return soon, and must not throw.
+///
+/// @param user_data camlease_open_options.user_data.
+/// @param asker Who asks; valid during the callback.
+/// @return CAMLEASE_ANSWER_BY_PRIORITY or CAMLEASE_ANSWER_YIELD.
+pub type camlease_ask_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, asker: *const camlease_asker) -> u32>;
+
 /// How to open a camera. Initialise with CAMLEASE_OPEN_OPTIONS_INIT.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -62,20 +111,25 @@ pub struct camlease_open_options {
     pub struct_size: usize,
     /// Milliseconds to wait for a busy camera; 0 tries once, -1 waits without end.
     pub timeout_ms: i32,
-    /// CAMLEASE_ON_BUSY_WAIT.
+    /// CAMLEASE_ON_BUSY_WAIT, CAMLEASE_ON_BUSY_ASK or CAMLEASE_ON_BUSY_EVICT.
     pub on_busy: u32,
-    /// This holder's priority when another asks for the camera. Without effect in this version.
+    /// Of those who ask for a camera the one with the higher priority gets it; an equal one does not take it away.
     pub priority: i32,
-    /// What this holder calls itself, or NULL.
+    /// What this holder calls itself, or NULL. Others see it, up to 256 bytes.
     pub name: *const c_char,
     /// Sum of CAMLEASE_OPEN_ flags, or 0.
     pub flags: u32,
     /// Told who holds the camera while this call waits, or NULL.
     pub on_wait: camlease_wait_callback,
-    /// Handed to on_wait.
+    /// Handed to on_wait and on_ask.
     pub user_data: *mut c_void,
     /// Ends the wait when it is signalled, or NULL.
     pub cancel: *mut camlease_cancel,
+    /// Told when somebody asks for this camera once it is open, or NULL: then priorities alone decide.
+    pub on_ask: camlease_ask_callback,
+    /// Milliseconds that a holder gets: to release its frames when it is asked, and to end after SIGTERM when it is
+    /// evicted. 0 for 500 and 2000.
+    pub grace_ms: i32,
 }
 // SAFETY: integers and pointers (a function pointer in an Option is one that may be NULL), the size first.
 unsafe impl Extensible for camlease_open_options {
@@ -124,6 +178,13 @@ pub const CAMLEASE_CAMERA_OPENED: u32 = 0;
 /// The camera streams.
 pub const CAMLEASE_CAMERA_STREAMING: u32 = 1;
 
+/// The last holder let the camera go, or none is known since the machine was started. Users of this library are known.
+pub const CAMLEASE_EXIT_CLEAN: u32 = 0;
+/// The last holder died while it had the camera open.
+pub const CAMLEASE_EXIT_DIED: u32 = 1;
+/// The last holder died while it was streaming: some devices then need a reset.
+pub const CAMLEASE_EXIT_DIRTY: u32 = 2;
+
 /// Who a camera is and what its stream is set to. Initialise with CAMLEASE_CAMERA_INFO_INIT. The texts are
 /// UTF-8, never NULL, and valid until the camera is closed.
 #[repr(C)]
@@ -161,6 +222,10 @@ pub struct camlease_camera_info {
     pub planes: u32,
     /// Bytes of all buffers together.
     pub buffer_bytes: u64,
+    /// How the holder before this one ended: CAMLEASE_EXIT_CLEAN, CAMLEASE_EXIT_DIED or CAMLEASE_EXIT_DIRTY.
+    pub last_exit: u32,
+    /// The priority that it was opened with.
+    pub priority: i32,
 }
 // SAFETY: integers and pointers, the size first.
 unsafe impl Extensible for camlease_camera_info {
@@ -183,7 +248,7 @@ pub struct camlease_camera_stats {
     pub open_attempts: u64,
     /// Nanoseconds that opening it waited.
     pub busy_wait_ns: u64,
-    /// Resets of the device. 0 in this version.
+    /// Resets of the device, by camlease_camera_reset() and before its use.
     pub resets: u64,
     /// Times that the stream stalled. 0 in this version.
     pub stalls: u64,
@@ -226,21 +291,22 @@ pub unsafe extern "C" fn camlease_camera_open(
 
 fn open(uri: &str, options: Option<camlease_open_options>) -> Result<Opened> {
     let Some(options) = options else { return Ok(Opened::new(Camera::open(uri, OpenOptions::default())?)) };
-    match options.on_busy {
-        CAMLEASE_ON_BUSY_WAIT => {}
-        CAMLEASE_ON_BUSY_ASK | CAMLEASE_ON_BUSY_EVICT => {
-            let message =
-                format!("{uri}: this version neither asks nor evicts a holder (on_busy = {})", options.on_busy);
-            return Err(Error::new(Kind::Unsupported, message).hint("use CAMLEASE_ON_BUSY_WAIT"));
-        }
-        other => return Err(Error::new(Kind::InvalidArgument, format!("{uri}: there is no on_busy {other}"))),
+    let invalid = |what: String| Error::new(Kind::InvalidArgument, format!("{uri}: {what}"));
+    let on_busy = match options.on_busy {
+        CAMLEASE_ON_BUSY_WAIT => OnBusy::Wait,
+        CAMLEASE_ON_BUSY_ASK => OnBusy::Ask,
+        CAMLEASE_ON_BUSY_EVICT => OnBusy::Evict,
+        other => return Err(invalid(format!("there is no on_busy {other}"))),
+    };
+    if options.flags & !OPEN_FLAGS != 0 {
+        return Err(invalid(format!("flags 0x{:x} has one that is not known", options.flags)));
     }
-    if options.flags & !CAMLEASE_OPEN_WAIT_FOR_DEVICE != 0 {
-        return Err(Error::new(
-            Kind::InvalidArgument,
-            format!("{uri}: flags 0x{:x} has one that is not known", options.flags),
-        ));
-    }
+    let grace = match options.grace_ms {
+        0 => None,
+        ms => Some(Duration::from_millis(
+            u64::try_from(ms).map_err(|_| invalid(format!("grace_ms = {ms} is negative; 0 is for the default")))?,
+        )),
+    };
     // SAFETY: see the conventions.
     let name = if options.name.is_null() { "" } else { unsafe { text(options.name, "name") }? };
     let cancel = if options.cancel.is_null() { None } else { Some(CANCELS.get(options.cancel)?) };
@@ -261,10 +327,51 @@ fn open(uri: &str, options: Option<camlease_open_options>) -> Result<Opened> {
             cancel: cancel.as_ref().map(|cancel| &***cancel),
             on_wait: on_wait.as_mut().map(|told| told as &mut dyn FnMut(&str, &Holders)),
             name: name.to_owned(),
-            ..OpenOptions::default()
+            on_busy,
+            priority: options.priority,
+            grace,
+            reset_after_dirty_exit: options.flags & CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT != 0,
+            on_ask: host_on_ask(&options),
         },
     )?;
     Ok(Opened::new(camera))
+}
+
+/// The host's callback and its data.
+struct HostOnAsk(camlease_ask_callback, *mut c_void);
+// SAFETY: the pointer is the host's, handed back to it and not used here.
+unsafe impl Send for HostOnAsk {}
+// SAFETY: as above.
+unsafe impl Sync for HostOnAsk {}
+
+impl HostOnAsk {
+    fn call(&self, asker: &Asker) -> Answer {
+        let HostOnAsk(Some(callback), user_data) = self else { return Answer::ByPriority };
+        let name = c_text(&asker.name);
+        let asker = camlease_asker {
+            struct_size: size_of::<camlease_asker>(),
+            pid: asker.pid,
+            uid: asker.uid,
+            priority: asker.priority,
+            must: asker.must.into(),
+            grace_ms: asker.grace.as_millis() as u64,
+            name: name.as_ptr(),
+        };
+        // SAFETY: the host's function, with its own data and a pointer that lives through the call.
+        match unsafe { callback(*user_data, &asker) } {
+            CAMLEASE_ANSWER_YIELD => Answer::Yield,
+            CAMLEASE_ANSWER_BY_PRIORITY => Answer::ByPriority,
+            other => {
+                log::warn!("there is no answer {other}: priorities decide");
+                Answer::ByPriority
+            }
+        }
+    }
+}
+
+fn host_on_ask(options: &camlease_open_options) -> Option<OnAsk> {
+    let host = HostOnAsk(options.on_ask, options.user_data);
+    options.on_ask.is_some().then(|| Box::new(move |asker: &Asker| host.call(asker)) as OnAsk)
 }
 
 impl Opened {
@@ -287,6 +394,20 @@ pub unsafe extern "C" fn camlease_camera_close(camera: *mut camlease_camera) -> 
         CAMERAS.remove(camera)?.camera.close();
         Ok(())
     })
+}
+
+/// Gets a camera back under its handle that was handed over to somebody else (CAMLEASE_EVICTED), or that a reset lost
+/// (CAMLEASE_DISCONNECTED from then on): waits until it is free again, or back. It does not stream then, and what
+/// camlease_camera_info() lent stays as it was.
+///
+/// @param camera The camera.
+/// @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
+/// @return CAMLEASE_OK; CAMLEASE_BUSY, CAMLEASE_NOT_FOUND and the like as camlease_camera_open(); CAMLEASE_WRONG_STATE
+/// when it is held, or another thread waits for it already; CAMLEASE_CLOSED when it was closed meanwhile;
+/// CAMLEASE_SHUT_DOWN, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn camlease_camera_regain(camera: *mut camlease_camera, timeout_ms: i32) -> camlease_status {
+    call(|| CAMERAS.get(camera)?.camera.regain(timeout(timeout_ms)?))
 }
 
 /// Starts streaming.
@@ -410,6 +531,12 @@ pub unsafe extern "C" fn camlease_camera_info(
             buffers: format.buffers,
             planes: format.planes.len() as u32,
             buffer_bytes: format.bytes(),
+            last_exit: match opened.camera.last_exit() {
+                LastExit::Clean => CAMLEASE_EXIT_CLEAN,
+                LastExit::Died => CAMLEASE_EXIT_DIED,
+                LastExit::Dirty => CAMLEASE_EXIT_DIRTY,
+            },
+            priority: opened.camera.priority(),
         };
         // SAFETY: see the conventions.
         unsafe { write(out, info) }

@@ -3,11 +3,14 @@
 use std::ffi::{CString, c_char};
 
 use super::device_list::entry;
+use super::evict::*;
 use super::handle::Handles;
 use super::status::{call, camlease_status, count};
 use super::structs::{Extensible, c_text, handle_place, text, write};
 use crate::camera;
-use crate::holders::{Activity, Holder, Holders};
+use crate::error::Result;
+use crate::evict::{Evicted, Outcome};
+use crate::holders::{Activity, Condition, Holder, Holders};
 
 /// Who had a camera when the list was made.
 pub struct camlease_holder_list {
@@ -25,6 +28,8 @@ struct Entry {
     holder: Holder,
     command: CString,
     name: CString,
+    outcome: u32,
+    reason: CString,
 }
 
 /// The process merely has a node of the camera open.
@@ -32,8 +37,15 @@ pub const CAMLEASE_ACTIVITY_OPEN: u32 = 1;
 /// The process streams: it has the driver's buffers mapped.
 pub const CAMLEASE_ACTIVITY_STREAMING: u32 = 2;
 
-/// Nothing was done to the holder.
-pub const CAMLEASE_OUTCOME_NONE: u32 = 0;
+/// The process runs, or waits for something.
+pub const CAMLEASE_CONDITION_ALIVE: u32 = 0;
+/// The process was stopped (SIGSTOP, Ctrl+Z, a debugger), and answers nobody.
+pub const CAMLEASE_CONDITION_STOPPED: u32 = 1;
+/// The process is inside the kernel and no signal reaches it (state D).
+pub const CAMLEASE_CONDITION_STUCK: u32 = 2;
+/// The process's first thread has ended, others go on with what it has open (state Z).
+pub const CAMLEASE_CONDITION_ZOMBIE: u32 = 3;
+
 /// A process that has a camera. Initialise with CAMLEASE_HOLDER_INIT. The texts are UTF-8, never NULL, and
 /// valid until the list is freed.
 #[repr(C)]
@@ -53,8 +65,16 @@ pub struct camlease_holder {
     pub command: *const c_char,
     /// What it called itself when it opened the camera; "" where that is not known.
     pub name: *const c_char,
-    /// CAMLEASE_OUTCOME_NONE in this version.
+    /// What camlease_evict() did to it, one of CAMLEASE_OUTCOME_; CAMLEASE_OUTCOME_NONE elsewhere.
     pub outcome: u32,
+    /// Why it was refused or survived and what would help, why nothing was done, or what a dry run would do; else "".
+    pub reason: *const c_char,
+    /// What the kernel says of the process, one of CAMLEASE_CONDITION_.
+    pub condition: u32,
+    /// Its camlease_open_options.priority; 0 where that is not known.
+    pub priority: i32,
+    /// When it got the camera, in nanoseconds of CLOCK_BOOTTIME; 0 where that is not known.
+    pub since_ns: u64,
 }
 // SAFETY: integers and pointers, the size first.
 unsafe impl Extensible for camlease_holder {
@@ -67,7 +87,21 @@ impl Entry {
             holder: holder.clone(),
             command: c_text(&holder.command),
             name: c_text(holder.lease.as_ref().map_or("", |lease| &lease.name)),
+            outcome: CAMLEASE_OUTCOME_NONE,
+            reason: CString::default(),
         }
+    }
+
+    fn evicted(evicted: &Evicted) -> Entry {
+        let outcome = match evicted.outcome {
+            Outcome::None => CAMLEASE_OUTCOME_NONE,
+            Outcome::Yielded => CAMLEASE_OUTCOME_YIELDED,
+            Outcome::Terminated => CAMLEASE_OUTCOME_TERMINATED,
+            Outcome::Killed => CAMLEASE_OUTCOME_KILLED,
+            Outcome::Refused => CAMLEASE_OUTCOME_REFUSED,
+            Outcome::Survived => CAMLEASE_OUTCOME_SURVIVED,
+        };
+        Entry { outcome, reason: c_text(&evicted.reason), ..Entry::new(&evicted.holder) }
     }
 
     fn lent(&self) -> camlease_holder {
@@ -82,9 +116,23 @@ impl Entry {
             },
             command: self.command.as_ptr(),
             name: self.name.as_ptr(),
-            outcome: CAMLEASE_OUTCOME_NONE,
+            outcome: self.outcome,
+            reason: self.reason.as_ptr(),
+            condition: match self.holder.condition {
+                Condition::Alive => CAMLEASE_CONDITION_ALIVE,
+                Condition::Stopped => CAMLEASE_CONDITION_STOPPED,
+                Condition::Stuck => CAMLEASE_CONDITION_STUCK,
+                Condition::Zombie => CAMLEASE_CONDITION_ZOMBIE,
+            },
+            priority: self.holder.lease.as_ref().map_or(0, |lease| lease.priority),
+            since_ns: self.holder.lease.as_ref().map_or(0, |lease| lease.since_ns),
         }
     }
+}
+
+/// A list of who had a camera, and of what became of each.
+pub fn list_evicted(all: &[Evicted]) -> Result<*mut camlease_holder_list> {
+    LISTS.add(List { entries: all.iter().map(Entry::evicted).collect(), unreadable: 0 })
 }
 
 /// Shows holders to `see` in C's form, for as long as it runs.

@@ -19,7 +19,7 @@
 CHECK(sizeof(void *) == 8);
 CHECK(sizeof(camlease_status) == 4);
 
-SIZE(open_options, 64);
+SIZE(open_options, 80);
 AT(open_options, struct_size, 0);
 AT(open_options, timeout_ms, 8);
 AT(open_options, on_busy, 12);
@@ -29,11 +29,24 @@ AT(open_options, flags, 32);
 AT(open_options, on_wait, 40);
 AT(open_options, user_data, 48);
 AT(open_options, cancel, 56);
+AT(open_options, on_ask, 64);
+AT(open_options, grace_ms, 72);
 WIDE(open_options, struct_size, 8);
 WIDE(open_options, timeout_ms, 4);
 WIDE(open_options, on_busy, 4);
 WIDE(open_options, priority, 4);
 WIDE(open_options, flags, 4);
+WIDE(open_options, grace_ms, 4);
+
+SIZE(asker, 40);
+AT(asker, struct_size, 0);
+AT(asker, pid, 8);
+AT(asker, uid, 12);
+AT(asker, priority, 16);
+AT(asker, must, 20);
+AT(asker, grace_ms, 24);
+AT(asker, name, 32);
+WIDE(asker, grace_ms, 8);
 
 SIZE(stream_options, 48);
 AT(stream_options, struct_size, 0);
@@ -48,7 +61,12 @@ AT(stream_options, max_bytes, 40);
 WIDE(stream_options, drop_policy, 4);
 WIDE(stream_options, max_bytes, 8);
 
-SIZE(camera_info, 96);
+SIZE(reset_options, 16);
+AT(reset_options, struct_size, 0);
+AT(reset_options, timeout_ms, 8);
+WIDE(reset_options, timeout_ms, 4);
+
+SIZE(camera_info, 104);
 AT(camera_info, struct_size, 0);
 AT(camera_info, uri, 8);
 AT(camera_info, name, 16);
@@ -65,6 +83,8 @@ AT(camera_info, fps_denominator, 72);
 AT(camera_info, buffers, 76);
 AT(camera_info, planes, 80);
 AT(camera_info, buffer_bytes, 88);
+AT(camera_info, last_exit, 96);
+AT(camera_info, priority, 100);
 WIDE(camera_info, planes, 4);
 WIDE(camera_info, buffer_bytes, 8);
 
@@ -114,7 +134,7 @@ AT(device_info, bus, 40);
 AT(device_info, state, 48);
 WIDE(device_info, state, 4);
 
-SIZE(holder, 56);
+SIZE(holder, 80);
 AT(holder, struct_size, 0);
 AT(holder, pid, 8);
 AT(holder, uid, 12);
@@ -125,6 +145,22 @@ AT(holder, name, 40);
 AT(holder, outcome, 48);
 WIDE(holder, start_time, 8);
 WIDE(holder, outcome, 4);
+AT(holder, reason, 56);
+AT(holder, condition, 64);
+AT(holder, priority, 68);
+AT(holder, since_ns, 72);
+WIDE(holder, condition, 4);
+WIDE(holder, priority, 4);
+WIDE(holder, since_ns, 8);
+
+SIZE(evict_options, 32);
+AT(evict_options, struct_size, 0);
+AT(evict_options, flags, 8);
+AT(evict_options, grace_ms, 12);
+AT(evict_options, name, 16);
+AT(evict_options, cancel, 24);
+WIDE(evict_options, flags, 4);
+WIDE(evict_options, grace_ms, 4);
 
 SIZE(format_info, 64);
 AT(format_info, struct_size, 0);
@@ -164,17 +200,26 @@ CHECK(CAMLEASE_UNSUPPORTED == 8 && CAMLEASE_WRONG_STATE == 9 && CAMLEASE_IO == 1
 CHECK(CAMLEASE_BUDGET == 12 && CAMLEASE_EVICTED == 13 && CAMLEASE_FORKED == 14 && CAMLEASE_SHUT_DOWN == 15);
 CHECK(CAMLEASE_STALLED == 16 && CAMLEASE_CLOSED == 17 && CAMLEASE_INTERNAL == 255);
 CHECK(CAMLEASE_ON_BUSY_WAIT == 0 && CAMLEASE_ON_BUSY_ASK == 1 && CAMLEASE_ON_BUSY_EVICT == 2);
+CHECK(CAMLEASE_ANSWER_BY_PRIORITY == 0 && CAMLEASE_ANSWER_YIELD == 1);
+CHECK(CAMLEASE_EXIT_CLEAN == 0 && CAMLEASE_EXIT_DIED == 1 && CAMLEASE_EXIT_DIRTY == 2);
+CHECK(CAMLEASE_OPEN_WAIT_FOR_DEVICE == 1 && CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT == 2);
 CHECK(CAMLEASE_DROP_OLDEST == 0 && CAMLEASE_DROP_NEWEST == 1 && CAMLEASE_FRAME_CORRUPT == 1);
 CHECK(CAMLEASE_DEVICE_FREE == 0 && CAMLEASE_DEVICE_OPEN == 1 && CAMLEASE_DEVICE_STREAMING == 2);
 CHECK(CAMLEASE_DEVICE_UNKNOWN == 3 && CAMLEASE_ACTIVITY_OPEN == 1 && CAMLEASE_ACTIVITY_STREAMING == 2);
+CHECK(CAMLEASE_OUTCOME_NONE == 0 && CAMLEASE_OUTCOME_YIELDED == 1 && CAMLEASE_OUTCOME_TERMINATED == 2);
+CHECK(CAMLEASE_OUTCOME_KILLED == 3 && CAMLEASE_OUTCOME_REFUSED == 4 && CAMLEASE_OUTCOME_SURVIVED == 5);
+CHECK(CAMLEASE_CONDITION_ALIVE == 0 && CAMLEASE_CONDITION_STOPPED == 1 && CAMLEASE_CONDITION_STUCK == 2);
+CHECK(CAMLEASE_CONDITION_ZOMBIE == 3 && CAMLEASE_EVICT_DRY_RUN == 1);
 CHECK(CAMLEASE_FOURCC('Y', 'U', 'Y', 'V') == 0x56595559);
 
 /* Names without "struct" work but for the two that are calls as well. */
 static camlease_open_options opening = CAMLEASE_OPEN_OPTIONS_INIT;
 static camlease_stream_options streaming = CAMLEASE_STREAM_OPTIONS_INIT;
+static camlease_reset_options resetting = CAMLEASE_RESET_OPTIONS_INIT;
 static camlease_frame_data frame = CAMLEASE_FRAME_DATA_INIT;
 static camlease_device_info device = CAMLEASE_DEVICE_INFO_INIT;
 static camlease_holder holder = CAMLEASE_HOLDER_INIT;
+static camlease_evict_options evicting = CAMLEASE_EVICT_OPTIONS_INIT;
 static camlease_format_info format = CAMLEASE_FORMAT_INFO_INIT;
 static camlease_control_info control = CAMLEASE_CONTROL_INFO_INIT;
 static struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
@@ -195,6 +240,10 @@ int main(void)
     assert(opening.struct_size == sizeof opening);
     assert(opening.timeout_ms == 5000 && opening.on_busy == CAMLEASE_ON_BUSY_WAIT && opening.priority == 0);
     assert(!opening.name && opening.flags == 0 && !opening.on_wait && !opening.user_data && !opening.cancel);
+    assert(resetting.struct_size == sizeof resetting && resetting.timeout_ms == 10000);
+    assert(!opening.on_ask && opening.grace_ms == 0);
+    assert(evicting.struct_size == sizeof evicting && evicting.grace_ms == 2000);
+    assert(evicting.flags == 0 && !evicting.name && !evicting.cancel);
     assert(streaming.drop_policy == CAMLEASE_DROP_OLDEST);
     assert(plain(&streaming, sizeof streaming) && plain(&frame, sizeof frame) && plain(&device, sizeof device));
     assert(plain(&holder, sizeof holder) && plain(&format, sizeof format) && plain(&control, sizeof control));

@@ -39,13 +39,15 @@ static void opening(void)
         options.on_busy = odd[i];
         expect(open_with(&options), CAMLEASE_INVALID_ARGUMENT, "on_busy", odd[i]);
         options.on_busy = CAMLEASE_ON_BUSY_WAIT;
-        options.flags = odd[i] & ~(uint32_t)CAMLEASE_OPEN_WAIT_FOR_DEVICE;
+        options.flags = odd[i] | 4u;
         expect(open_with(&options), CAMLEASE_INVALID_ARGUMENT, "flags", odd[i]);
     }
     for (uint32_t on_busy = CAMLEASE_ON_BUSY_ASK; on_busy <= CAMLEASE_ON_BUSY_EVICT; on_busy++) {
         camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
         options.on_busy = on_busy;
-        expect(open_with(&options), CAMLEASE_UNSUPPORTED, "on_busy", on_busy);
+        expect(open_with(&options), CAMLEASE_OK, "on_busy", on_busy);
+        options.grace_ms = -1;
+        expect(open_with(&options), CAMLEASE_INVALID_ARGUMENT, "grace_ms", -1);
     }
     static const int32_t times[] = {-2, -1000, INT32_MIN};
     for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {

@@ -427,6 +427,18 @@ static void op_stop(void)
         thing->streaming = false;
 }
 
+/* Nothing here has a port to reset: it goes on as it was. */
+static void op_reset(void)
+{
+    struct thing *thing;
+    camlease_camera *camera = pick(CAMERA, &thing);
+    camlease_reset_options options = CAMLEASE_RESET_OPTIONS_INIT;
+    options.timeout_ms = (int32_t)dice(P, 5) - 2;
+    bool given = chance(P, 50), wrong = given && (options.timeout_ms == -2 || options.timeout_ms == 0);
+    uint32_t allowed = wrong ? usable(thing, 0) | ARGUMENT : usable(thing, S(UNSUPPORTED));
+    CALL(P, CAMERA, allowed, camlease_camera_reset(camera, given ? &options : NULL));
+}
+
 static void look_at_frame(struct thing *frame, struct thing *camera)
 {
     const struct source *s = &game.sources[camera->source];
@@ -834,6 +846,7 @@ static void in_child(enum way way)
             case CAMERA:
                 CALL(p, kind, S(FORKED), camlease_camera_start(handle, NULL));
                 CALL(p, kind, S(FORKED), camlease_camera_stop(handle));
+                CALL(p, kind, S(FORKED), camlease_camera_reset(handle, NULL));
                 CALL_OUT(p, kind, S(FORKED), out, camlease_camera_next_frame(handle, -1, (camlease_frame **)&out));
                 CALL(p, kind, S(FORKED), camlease_camera_fd(handle, &fd));
                 CALL(p, kind, S(FORKED), camlease_camera_info(handle, &f.info));
@@ -933,7 +946,7 @@ static const struct {
     { op_open, 30 },       { op_close, 30 },      { op_start, 60 },    { op_stop, 25 },    { op_next_frame, 260 },
     { op_fd, 50 },         { op_info, 80 },       { op_stats, 80 },    { op_control, 80 }, { op_frame_info, 150 },
     { op_release, 250 },   { op_list_new, 40 },   { op_list_use, 150 }, { op_list_free, 40 }, { op_cancel, 60 },
-    { op_null_out, 5 },    { op_library, 20 },
+    { op_null_out, 5 },    { op_library, 20 },    { op_reset, 15 },
 };
 
 static void step(void)

@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/usbdevice_fs.h>
 #include <linux/videodev2.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -41,6 +43,7 @@ static const struct {
     REQUEST(VIDIOC_DQBUF),    REQUEST(VIDIOC_STREAMON), REQUEST(VIDIOC_STREAMOFF),  REQUEST(VIDIOC_S_PRIORITY),
     REQUEST(VIDIOC_ENUM_FMT), REQUEST(VIDIOC_G_EXT_CTRLS), REQUEST(VIDIOC_S_EXT_CTRLS), REQUEST(VIDIOC_QUERY_EXT_CTRL),
     REQUEST(VIDIOC_ENUM_FRAMESIZES), REQUEST(VIDIOC_ENUM_FRAMEINTERVALS), REQUEST(VIDIOC_QUERYMENU),
+    REQUEST(USBDEVFS_RESET),
 };
 
 static struct {
@@ -150,23 +153,30 @@ STAND_BETWEEN(int, connect, (int fd, __CONST_SOCKADDR_ARG address, socklen_t len
               "connect", -1)
 STAND_BETWEEN(int, pipe2, (int ends[2], int flags), (ends, flags), true, "pipe2", -1)
 
-/* With a variable tail. Only video nodes are told apart from what else a process opens. */
-#define OPEN(name)                                                                                                     \
-    __attribute__((visibility("default"))) int name(const char *path, int flags, ...)                                  \
+/* With a variable tail. Only nodes of cameras are told apart from what else a process opens. */
+static const char *kind_of_node(const char *path)
+{
+    return strncmp(path, "/dev/video", 10) == 0 ? "open" : strncmp(path, "/dev/bus/usb/", 13) == 0 ? "open_usb" : "";
+}
+
+#define OPEN(name, parameters, ...)                                                                                    \
+    __attribute__((visibility("default"))) int name parameters                                                         \
     {                                                                                                                  \
         va_list tail;                                                                                                  \
         va_start(tail, flags);                                                                                         \
         mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(tail, mode_t) : 0;                                        \
         va_end(tail);                                                                                                  \
         REAL(name);                                                                                                    \
-        if (strncmp(path, "/dev/video", 10) == 0 && hit("open")) {                                                     \
+        if (hit(kind_of_node(path))) {                                                                                 \
             errno = rule.error;                                                                                        \
             return -1;                                                                                                 \
         }                                                                                                              \
-        return real(path, flags, mode);                                                                                \
+        return real(__VA_ARGS__, mode);                                                                                \
     }
-OPEN(open)
-OPEN(open64)
+OPEN(open, (const char *path, int flags, ...), path, flags)
+OPEN(open64, (const char *path, int flags, ...), path, flags)
+OPEN(openat, (int folder, const char *path, int flags, ...), folder, path, flags)
+OPEN(openat64, (int folder, const char *path, int flags, ...), folder, path, flags)
 
 __attribute__((visibility("default"))) void *mremap(void *at, size_t old, size_t new, int flags, ...)
 {
@@ -182,7 +192,7 @@ __attribute__((visibility("default"))) void *mremap(void *at, size_t old, size_t
     return real(at, old, new, flags, to);
 }
 
-/* The library makes its ioctls by syscall(). */
+/* The library makes those of V4L2 by syscall(), and those of USB by ioctl(). */
 static bool hit_request(unsigned long request)
 {
     if (!atomic_load(&rule.armed))
@@ -209,4 +219,20 @@ __attribute__((visibility("default"))) long syscall(long number, ...)
         return -1;
     }
     return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+__attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, ...)
+{
+    va_list tail;
+    va_start(tail, request);
+    void *argument = va_arg(tail, void *);
+    va_end(tail);
+    REAL(ioctl);
+    if (hit_request(request)) {
+        if (rule.after)
+            real(fd, request, argument);
+        errno = rule.error;
+        return -1;
+    }
+    return real(fd, request, argument);
 }

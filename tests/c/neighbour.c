@@ -4,6 +4,7 @@
  *   open     merely has the node open
  *   lock     has it open and locked, as libcamera has a media controller
  *   stream   streams; on a line on stdin it lets go by STREAMOFF and REQBUFS(0), which gives no notice, and stays
+ *   metadata streams from a node that carries metadata
  *   inherit  streams, forks a child that inherits descriptor and mappings, and exits: the child keeps the camera
  *   steal    tries to take the camera's buffers as fast as it can; on a line on stdin it tells how often it could
  *
@@ -25,12 +26,14 @@ static void ready(void)
     fflush(stdout);
 }
 
+static unsigned type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+
 static int request(int fd, unsigned count)
 {
     struct v4l2_requestbuffers buffers;
     memset(&buffers, 0, sizeof buffers);
     buffers.count = count;
-    buffers.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+    buffers.type = type;
     buffers.memory = V4L2_MEMORY_MMAP;
     return ioctl(fd, VIDIOC_REQBUFS, &buffers);
 }
@@ -40,14 +43,13 @@ static size_t lengths[2];
 
 static int stream(int fd)
 {
-    int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
     if (request(fd, 2))
         return -1;
     for (unsigned i = 0; i < 2; i++) {
         struct v4l2_buffer buffer;
         memset(&buffer, 0, sizeof buffer);
         buffer.index = i;
-        buffer.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        buffer.type = type;
         buffer.memory = V4L2_MEMORY_MMAP;
         if (ioctl(fd, VIDIOC_QUERYBUF, &buffer))
             return -1;
@@ -77,6 +79,8 @@ int main(int argc, char **argv)
         printf("stole %lu of %lu\n", thefts, tries);
         return 0;
     }
+    if (strcmp(argv[2], "metadata") == 0)
+        type = V4L2_BUF_TYPE_META_CAPTURE;
     if (strcmp(argv[2], "lock") == 0 && lockf(fd, F_TLOCK, 0))
         return 5;
     if (strcmp(argv[2], "open") != 0 && strcmp(argv[2], "lock") != 0 && stream(fd)) {
@@ -94,7 +98,6 @@ int main(int argc, char **argv)
     if (!fgets(line, sizeof line, stdin))
         return 0;
     if (strcmp(argv[2], "stream") == 0) {
-        int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
         ioctl(fd, VIDIOC_STREAMOFF, &type);
         for (int i = 0; i < 2; i++)
             munmap(maps[i], lengths[i]);

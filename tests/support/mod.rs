@@ -8,6 +8,7 @@
 #![allow(dead_code)] // each test uses its part of this
 
 pub mod faults;
+pub mod party;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

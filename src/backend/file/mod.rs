@@ -6,13 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::paced::{Pace, Paced, Picture};
-use super::{Device, Identity, Notice, Source, Stream};
+use super::{Device, Identity, Notice, Port, Source, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{
     Control, Format, FourCc, GREY, MJPEG, RGB24, Rate, StreamFormat, StreamRequest, YUV420, YUV422P, layout,
 };
 use crate::holders::Holders;
-use crate::kernel::Closing;
+use crate::kernel::{Closing, Fd};
+use crate::lease::Filing;
 use crate::policy;
 use crate::uri::Options;
 
@@ -53,8 +54,8 @@ impl Recording {
     }
 }
 
-impl Source for Recording {
-    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+impl Recording {
+    fn player(&self) -> Result<Player> {
         let path =
             fs::canonicalize(&self.path).map_err(|e| Error::system(format!("opening {}", self.path.display()), e))?;
         let footage = find(&path)?;
@@ -71,7 +72,13 @@ impl Source for Recording {
             serial: String::new(),
             bus: path.display().to_string(),
         };
-        Ok(Box::new(Player { identity, path, footage, fourcc, pace, repeat: self.repeat }))
+        Ok(Player { identity, path, footage, fourcc, pace, repeat: self.repeat })
+    }
+}
+
+impl Source for Recording {
+    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+        Ok(Box::new(self.player()?))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -83,13 +90,25 @@ impl Source for Recording {
     }
 
     /// A file is nobody's.
-    fn keys(&self) -> Vec<String> {
+    fn filings(&self) -> Vec<Filing> {
         Vec::new()
     }
 
-    fn names(&self, _: &Identity) -> bool {
-        false
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.uri))
     }
+
+    fn receive(&mut self, _: Fd) -> Result<Box<dyn Device>> {
+        Err(Error::new(Kind::Unsupported, format!("{}: a file is not handed over", self.uri)))
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        self.player()?.formats()
+    }
+}
+
+fn no_port(uri: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{uri}: a recording has no port to reset")).hint("close it and open it again")
 }
 
 /// What lies behind a path, and can be shown any number of times.
@@ -237,6 +256,18 @@ impl Device for Player {
         };
         let pace = rate.map_or(Pace::Unpaced, Pace::At);
         Ok(Box::new(Paced::start(format, pace, request, picture, None)?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.identity.uri))
+    }
+
+    fn filing(&self) -> Option<Filing> {
+        None
+    }
+
+    fn hand_over(self: Box<Self>) -> Option<Fd> {
+        None
     }
 
     fn let_go(self: Box<Self>) -> Option<Closing> {

@@ -1,16 +1,19 @@
 //! A V4L2 camera that is held: what it offers, its controls, and how a stream begins.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use v4l::v4l_sys::*;
 
 use super::node::{OpenNode, PixelFormat, Request, text};
 use super::stream::Mapped;
+use super::usb;
 use crate::backend::paced::buffers_within;
-use crate::backend::{Device, Identity, Stream};
+use crate::backend::{Device, Identity, Port, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, ControlKind, Format, FourCc, Rate, StreamFormat, StreamRequest, layout};
-use crate::kernel::Closing;
+use crate::kernel::{Closing, Fd};
+use crate::lease::Filing;
 use crate::memory::Buffer;
 
 /// No driver offers this many of anything; one that never ends its list must not hang its caller.
@@ -143,34 +146,7 @@ impl Device for Held {
     }
 
     fn formats(&self) -> Result<Vec<Format>> {
-        let node = &self.node;
-        let mut formats = Vec::new();
-        for described in (0..LIST_MOST).map_while(|index| node.enumerate_format(index)) {
-            let fourcc = described.pixelformat;
-            let mut sizes: Vec<_> = (0..LIST_MOST).map_while(|index| node.enumerate_size(fourcc, index)).collect();
-            if sizes.is_empty() {
-                // A driver with one size for everything lists none.
-                let (width, height) = node.format()?.size();
-                sizes.push([(width, width, 0), (height, height, 0)]);
-            }
-            for [width, height] in sizes {
-                let mut rates: Vec<_> =
-                    (0..LIST_MOST).map_while(|index| node.enumerate_rate(fourcc, width.1, height.1, index)).collect();
-                if rates.is_empty() {
-                    rates.push((Rate::default(), Rate::default()));
-                }
-                formats.extend(rates.into_iter().map(|(slowest, fastest)| Format {
-                    fourcc: FourCc(fourcc),
-                    description: text(&described.description),
-                    compressed: described.flags & V4L2_FMT_FLAG_COMPRESSED != 0,
-                    width,
-                    height,
-                    slowest,
-                    fastest,
-                }));
-            }
-        }
-        Ok(formats)
+        formats(&self.node)
     }
 
     fn controls(&self) -> Result<Vec<Control>> {
@@ -215,10 +191,56 @@ impl Device for Held {
         Ok(Box::new(started?))
     }
 
+    fn port(&self) -> Result<Box<dyn Port>> {
+        let Identity { uri, bus, .. } = &self.identity;
+        // The open file's own number: there may be no node for it any more.
+        let number = self.node.fd.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
+        Ok(Box::new(usb::Port::of(uri, number, bus)?.open(uri)?))
+    }
+
+    fn filing(&self) -> Option<Filing> {
+        Some(super::filing(&self.node.path, &self.node.fd.as_file().metadata().ok()?))
+    }
+
+    fn hand_over(self: Box<Self>) -> Option<Fd> {
+        Arc::into_inner(self.node).map(|node| node.fd)
+    }
+
     fn let_go(self: Box<Self>) -> Option<Closing> {
         // Where a stream is left that has the node as well, the last of the two closes it.
         Arc::into_inner(self.node).map(|node| Closing::begin(node.fd))
     }
+}
+
+/// What a node offers; it need not be held.
+pub fn formats(node: &OpenNode) -> Result<Vec<Format>> {
+    let mut formats = Vec::new();
+    for described in (0..LIST_MOST).map_while(|index| node.enumerate_format(index)) {
+        let fourcc = described.pixelformat;
+        let mut sizes: Vec<_> = (0..LIST_MOST).map_while(|index| node.enumerate_size(fourcc, index)).collect();
+        if sizes.is_empty() {
+            // A driver with one size for everything lists none.
+            let (width, height) = node.format()?.size();
+            sizes.push([(width, width, 0), (height, height, 0)]);
+        }
+        for [width, height] in sizes {
+            let mut rates: Vec<_> =
+                (0..LIST_MOST).map_while(|index| node.enumerate_rate(fourcc, width.1, height.1, index)).collect();
+            if rates.is_empty() {
+                rates.push((Rate::default(), Rate::default()));
+            }
+            formats.extend(rates.into_iter().map(|(slowest, fastest)| Format {
+                fourcc: FourCc(fourcc),
+                description: text(&described.description),
+                compressed: described.flags & V4L2_FMT_FLAG_COMPRESSED != 0,
+                width,
+                height,
+                slowest,
+                fastest,
+            }));
+        }
+    }
+    Ok(formats)
 }
 
 /// Gives up a stream's buffers and takes the claim's again. Called while the priority is raised.

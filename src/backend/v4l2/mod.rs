@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 
 use self::device::Held;
 use self::node::{OpenNode, Request};
+use self::usb::Port;
 use super::{Device, Found, Identity, Notice, Source, State};
 use crate::error::{Error, Kind, Result};
+use crate::format::Format;
 use crate::holders::{Holders, Target, scan};
 use crate::kernel;
+use crate::kernel::Fd;
+use crate::lease::{Filing, Users};
 use crate::slab::{Slab, Token};
 use crate::uri::UsbDevice;
 
@@ -22,6 +26,7 @@ mod device;
 mod node;
 mod stream;
 mod sysfs;
+mod usb;
 
 /// A V4L2 camera by path or by its place on USB.
 pub struct Node {
@@ -56,6 +61,8 @@ impl Kept {
 enum Place {
     Path(PathBuf),
     Usb(UsbDevice),
+    /// Where a camera was reset.
+    Port(Port),
 }
 
 impl Node {
@@ -72,12 +79,12 @@ impl Node {
         match &self.place {
             // A link may point elsewhere after a replug: followed anew each time.
             Place::Path(path) => Ok(vec![fs::canonicalize(path).unwrap_or_else(|_| path.clone())]),
+            Place::Port(port) => port.nodes(),
             Place::Usb(device) => {
                 let nodes: Vec<_> = sysfs::usb_nodes(device).into_iter().filter(|node| sysfs::is_first(node)).collect();
                 match nodes.is_empty() {
                     false => Ok(nodes),
-                    true => Err(Error::new(Kind::NotFound, format!("{device}: no such camera is plugged in"))
-                        .hint("lsusb shows vendor and product of what is; camlease_device_list_new lists the cameras")),
+                    true => Err(not_plugged_in(device)),
                 }
             }
         }
@@ -120,7 +127,7 @@ impl Source for Node {
                 Err(error) => refusal = refusal.or(Some(error)),
             }
         }
-        Err(refusal.unwrap_or_else(|| Error::new(Kind::NotFound, "no camera is meant by this name")))
+        Err(refusal.unwrap_or_else(no_camera_is_meant))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -148,13 +155,54 @@ impl Source for Node {
         all
     }
 
-    fn keys(&self) -> Vec<String> {
-        self.candidates().unwrap_or_default().iter().filter_map(|node| key(node)).collect()
+    fn filings(&self) -> Vec<Filing> {
+        let filing = |node: &PathBuf| Some(filing(node, &fs::metadata(node).ok()?));
+        self.candidates().unwrap_or_default().iter().filter_map(filing).collect()
     }
 
-    fn names(&self, identity: &Identity) -> bool {
-        self.candidates().is_ok_and(|nodes| nodes.iter().any(|node| node == Path::new(&identity.uri)))
+    fn port(&self) -> Result<Box<dyn super::Port>> {
+        let (name, port) = match &self.place {
+            Place::Path(path) => {
+                let name = path.display().to_string();
+                let node = fs::metadata(path).map_err(|e| Error::system(&name, e))?;
+                let port = Port::of(&name, node.rdev(), "")?;
+                (name, port)
+            }
+            Place::Port(port) => (port.to_string(), port.clone()),
+            Place::Usb(device) => {
+                let mut cameras = sysfs::usb_cameras(device);
+                if cameras.len() > 1 {
+                    let message = format!("{device}: {} cameras are meant by this name", cameras.len());
+                    return Err(Error::new(Kind::InvalidArgument, message).hint("name one by its node, or its serial"));
+                }
+                let port = cameras.pop().and_then(|usb| Port::at(&usb, None));
+                (device.to_string(), port.ok_or_else(|| not_plugged_in(device))?)
+            }
+        };
+        Ok(Box::new(port.open(&name)?))
     }
+
+    fn receive(&mut self, camera: Fd) -> Result<Box<dyn Device>> {
+        let number = camera.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
+        let is_it = |path: &PathBuf| number != 0 && fs::metadata(path).is_ok_and(|node| node.rdev() == number);
+        let path = self.candidates()?.into_iter().find(is_it).ok_or_else(|| {
+            Error::new(Kind::NotFound, "what was handed over is another device than the one that was asked for")
+        })?;
+        let node = OpenNode::take(&path, camera)?;
+        // The lock came with the open file, and so did the buffers: where both are granted it is the camera's holder.
+        claim(&node)?;
+        let identity = identity(&node);
+        Ok(Box::new(Held::new(node, identity)))
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        let path = self.candidates()?.into_iter().next();
+        device::formats(&open(&path.ok_or_else(no_camera_is_meant)?)?)
+    }
+}
+
+fn no_camera_is_meant() -> Error {
+    Error::new(Kind::NotFound, "no camera is meant by this name")
 }
 
 impl Drop for Node {
@@ -181,6 +229,11 @@ fn forget_waiters(all: &mut Holders, cameras: &[Vec<Target>]) {
     }
 }
 
+fn not_plugged_in(device: &UsbDevice) -> Error {
+    Error::new(Kind::NotFound, format!("{device}: no such camera is plugged in"))
+        .hint("lsusb shows vendor and product of what is; camlease_device_list_new lists the cameras")
+}
+
 /// A camera's own node and its other ones.
 fn targets(node: &Path) -> Option<Vec<Target>> {
     let mut targets = vec![Target::device(node)?];
@@ -202,9 +255,18 @@ fn open(path: &Path) -> Result<OpenNode> {
 }
 
 /// By the device's number and not its path: a container may know the camera by another one.
-fn key(node: &Path) -> Option<String> {
-    let number = fs::metadata(node).ok()?.rdev();
-    Some(format!("v4l2-{}-{}", libc::major(number), libc::minor(number)))
+fn filing(node: &Path, about: &fs::Metadata) -> Filing {
+    let number = about.rdev();
+    Filing {
+        key: format!("v4l2-{}-{}", libc::major(number), libc::minor(number)),
+        // A USB device gets another number each time that it is plugged in.
+        instance: sysfs::usb_number(node).unwrap_or_default(),
+        users: match about.mode() {
+            mode if mode & 0o006 == 0o006 => Users::All,
+            mode if mode & 0o060 == 0o060 => Users::Group(about.gid()),
+            _ => Users::Root,
+        },
+    }
 }
 
 fn identity(node: &OpenNode) -> Identity {

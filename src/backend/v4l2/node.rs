@@ -1,4 +1,4 @@
-//! An open video node: the kernel's requests as typed calls. All `ioctl`s of this library are here.
+//! An open video node: the kernel's requests as typed calls. All `ioctl`s of V4L2 are here.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use v4l::v4l2::vidioc;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{FourCc, Rate};
-use crate::kernel::Fd;
+use crate::kernel::{self, Fd};
 use crate::memory::PLANES_MOST;
 use crate::policy;
 
@@ -109,7 +109,18 @@ impl Request {
 impl OpenNode {
     pub fn open(path: &Path) -> Result<OpenNode> {
         let fail = |error| failed(path, Request::Open, error);
-        let fd = Fd::open(path, libc::O_RDWR | libc::O_NONBLOCK).map_err(fail)?;
+        OpenNode::of(path, Fd::open(path, libc::O_RDWR | libc::O_NONBLOCK).map_err(fail)?)
+    }
+
+    /// A node that another process opened.
+    pub fn take(path: &Path, fd: Fd) -> Result<OpenNode> {
+        match kernel::access_mode(&fd) {
+            libc::O_RDWR => OpenNode::of(path, fd),
+            _ => Err(not_a_camera(path, "it was not opened for reading and writing")),
+        }
+    }
+
+    fn of(path: &Path, fd: Fd) -> Result<OpenNode> {
         // SAFETY: all zeroes is a valid v4l2_capability.
         let mut raw: v4l2_capability = unsafe { std::mem::zeroed() };
         request(&fd, vidioc::VIDIOC_QUERYCAP, &mut raw).map_err(|error| match error.raw_os_error() {

@@ -10,7 +10,7 @@ const USAGE: &str = "usage: webcam [--bulk] [--port N] [--serial S] [--fps F] [-
 Plugs a USB webcam into the running kernel (vhci_hcd and uvcvideo must be loaded) and serves it.
 Orders come on standard input, whose end unplugs the webcam, or from FIFO; answers go to standard output:
   pause | resume | error-bit [N] | half-frame [N] | packet-errors [N] | stall-probe [N] | stall-commit [N] |
-  delay-controls MS | detach | attach | state | exit";
+  delay-controls MS | detach | vanish [N] | attach | state | exit";
 
 fn main() -> ExitCode {
     let outcome = parse(std::env::args().skip(1)).and_then(|(options, control)| {

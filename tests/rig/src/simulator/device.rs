@@ -15,6 +15,8 @@ const SET_CONFIGURATION: u8 = 9;
 const GET_INTERFACE: u8 = 10;
 const SET_INTERFACE: u8 = 11;
 
+const DEVICE_DESCRIPTOR: u16 = 1;
+
 const VIDEO_PROBE: u8 = 1;
 const VIDEO_COMMIT: u8 = 2;
 const REQUEST_ERROR_CODE: u8 = 2;
@@ -56,6 +58,11 @@ impl Setup {
     /// Is it for a control of the camera itself, as a user moves them?
     pub fn is_for_a_unit(&self) -> bool {
         self.is_class() && self.interface() == CONTROL_INTERFACE && self.unit() != 0
+    }
+
+    /// Does the host ask who the device is? It does so when it comes, and after a reset of its port.
+    pub fn asks_who(&self) -> bool {
+        !self.is_class() && self.request == GET_DESCRIPTOR && self.value >> 8 == DEVICE_DESCRIPTOR
     }
 
     fn is_class(&self) -> bool {
@@ -113,7 +120,7 @@ impl Device {
         }
     }
 
-    /// Plugged in anew: what was set is forgotten, what was ordered stays.
+    /// Plugged in anew, or reset: what was set is forgotten, what was ordered stays.
     pub fn power_on(&mut self) {
         let stalls = std::mem::take(&mut self.stalls);
         *self = Device { stalls, ..Device::new(self.catalogue, self.transfer, &self.serial) };
@@ -145,7 +152,12 @@ impl Device {
                 (Answer::Data(vec![self.alternate_setting]), None)
             }
             GET_INTERFACE => (Answer::Data(vec![0]), None),
-            SET_CONFIGURATION | SET_FEATURE => (taken, None),
+            // After a reset it is as after it was plugged in.
+            SET_CONFIGURATION => {
+                self.power_on();
+                (taken, Some(StreamChange::Stop))
+            }
+            SET_FEATURE => (taken, None),
             SET_INTERFACE if setup.interface() == STREAMING_INTERFACE => {
                 self.alternate_setting = setup.value as u8;
                 // Bandwidth is what starts an isochronous stream, and taking it away is what stops it.
@@ -168,7 +180,7 @@ impl Device {
     fn descriptor(&self, setup: Setup) -> Answer {
         let (kind, index) = (setup.value >> 8, setup.value as u8);
         let bytes = match kind {
-            1 => Some(descriptors::device()),
+            DEVICE_DESCRIPTOR => Some(descriptors::device()),
             2 => Some(descriptors::configuration(&self.catalogue, self.transfer)),
             3 => descriptors::string(index, &self.serial),
             _ => None,

@@ -26,6 +26,9 @@ pub enum Order {
     DelayControls(Duration),
     /// `detach`: unplug.
     Detach,
+    /// `vanish N`: unplugged the next N times that the host asks who it is, as it does to find the camera again after a
+    /// reset.
+    Vanish(u32),
     /// `attach`: plug in again, into the same port.
     Attach,
     /// `state`: what is armed still, whether it streams, how many frames it began.
@@ -55,6 +58,7 @@ impl Order {
                 Order::DelayControls(Duration::from_millis(milliseconds.into()))
             }
             "detach" => Order::Detach,
+            "vanish" => Order::Vanish(count),
             "attach" => Order::Attach,
             "state" => Order::State,
             "exit" => Order::Exit,

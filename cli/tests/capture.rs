@@ -1,0 +1,220 @@
+//! Pictures and clips: what is written can be read by others' decoders.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::{Terminal, camera, camlease, folder, foreign_holder, json, json_error, run, told, wait_for};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+
+/// Width, height and bytes of the pixels.
+fn png(path: &Path) -> (u32, u32, Vec<u8>) {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(fs::read(path).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    (info.width, info.height, pixels)
+}
+
+fn jpeg(bytes: &[u8]) -> (usize, usize, Vec<u8>) {
+    let mut decoder = JpegDecoder::new(ZCursor::new(bytes));
+    let pixels = decoder.decode().unwrap();
+    let (width, height) = decoder.dimensions().unwrap();
+    (width, height, pixels)
+}
+
+/// How much there is to see: a picture of one colour has none.
+fn colours(pixels: &[u8]) -> usize {
+    pixels.chunks_exact(3).collect::<std::collections::HashSet<_>>().len()
+}
+
+#[test]
+fn one_picture_of_every_pixel_format() {
+    let folder = folder("formats");
+    for fourcc in ["YUYV", "UYVY", "NV12", "RGB3", "BGR3", "GREY"] {
+        let camera = camera("formats");
+        let at = |extension: &str| folder.join(format!("{fourcc}.{extension}"));
+        let take = |path: &Path| {
+            json(&["capture", &format!("{camera}?fourcc={fourcc}&width=96&height=64"), "-o", path.to_str().unwrap()])
+        };
+        let (code, value) = take(&at("png"));
+        assert_eq!((code, &value["frames"], &value["fourcc"]), (0, &1.into(), &fourcc.into()), "{value}");
+        assert_eq!(value["bytes"], fs::metadata(at("png")).unwrap().len());
+        let (width, height, pixels) = png(&at("png"));
+        assert_eq!((width, height), (96, 64));
+        if fourcc != "GREY" {
+            assert!(colours(&pixels) >= 6, "{fourcc}: {} colours", colours(&pixels));
+        }
+        assert_eq!(take(&at("jpg")).0, 0);
+        let (width, height, _) = jpeg(&fs::read(at("jpg")).unwrap());
+        assert_eq!((width, height), (96, 64));
+    }
+    // The same picture, whatever its way: colours are not exchanged.
+    let (_, _, yuyv) = png(&folder.join("YUYV.png"));
+    for other in ["UYVY", "NV12", "RGB3", "BGR3"] {
+        let (_, _, pixels) = png(&folder.join(format!("{other}.png")));
+        let far = yuyv.iter().zip(&pixels).filter(|(a, b)| a.abs_diff(**b) > 48).count();
+        assert!(far < yuyv.len() / 10, "{other}: {far} of {} bytes are far from YUYV's", yuyv.len());
+    }
+}
+
+#[test]
+fn several_pictures_are_numbered_and_none_is_overwritten() {
+    let (folder, camera) = (folder("numbered"), camera("numbered"));
+    let pattern = folder.join("shot-%02d.jpg");
+    let pattern = pattern.to_str().unwrap();
+    let (code, value) = json(&["capture", &camera, "-n", "3", "-o", pattern, "--skip", "2"]);
+    assert_eq!(code, 0);
+    let names: Vec<_> =
+        value["files"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["01", "02", "03"].map(|number| pattern.replace("%02d", number)));
+    names.iter().for_each(|name| assert_eq!(jpeg(&fs::read(name).unwrap()).0, 640));
+
+    let before = fs::read(&names[0]).unwrap();
+    let (code, _, err) = run(&["capture", &camera, "-n", "3", "-o", pattern]);
+    assert_eq!(code, 2);
+    assert!(err.contains("shot-01.jpg exists already") && err.contains("--force"), "{err}");
+    assert_eq!(fs::read(&names[0]).unwrap(), before);
+    let (code, out, _) =
+        run(&["capture", &camera, "-n", "3", "-o", pattern, "--force", "--size", "64x48", "--fps", "100"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("shot-01.jpg to ") && out.contains("3 frames, 64x48 YUYV"), "{out}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "no half file is left");
+}
+
+#[test]
+fn a_y4m_clip_has_its_frames() {
+    let folder = folder("y4m");
+    for (fourcc, tag, bytes) in
+        [("YUYV", "C422", 2.0), ("NV12", "C420mpeg2", 1.5), ("GREY", "Cmono", 1.0), ("RGB3", "C444", 3.0)]
+    {
+        let path = folder.join(format!("{fourcc}.y4m"));
+        let uri = format!("{}?fourcc={fourcc}&width=64&height=48&fps=50", camera("y4m"));
+        let (code, value) = json(&["capture", &uri, "-n", "5", "-o", path.to_str().unwrap()]);
+        assert_eq!((code, &value["frames"]), (0, &5.into()), "{value}");
+        let clip = fs::read(&path).unwrap();
+        let head = clip.iter().position(|byte| *byte == b'\n').unwrap();
+        let line = String::from_utf8(clip[..head].to_vec()).unwrap();
+        assert!(line.starts_with("YUV4MPEG2 W64 H48 F50:1 ") && line.contains(tag), "{line}");
+        let frame = 6 + (64.0 * 48.0 * bytes) as usize;
+        let frames: Vec<_> = clip[head + 1..].chunks(frame).collect();
+        assert_eq!(frames.len(), 5);
+        assert!(frames.iter().all(|bytes| bytes.len() == frame && bytes.starts_with(b"FRAME\n")));
+    }
+}
+
+#[test]
+fn an_avi_clip_is_as_long_as_was_asked_and_its_jpegs_decode() {
+    let (folder, camera) = (folder("avi"), camera("avi"));
+    let path = folder.join("clip.avi");
+    let uri = format!("{camera}?width=64&height=48&fps=50");
+    let (code, value) = json(&["capture", &uri, "--seconds", "1", "-o", path.to_str().unwrap()]);
+    assert_eq!(code, 0, "{value}");
+    let frames = value["frames"].as_u64().unwrap();
+    assert!(frames + value["dropped"].as_u64().unwrap() == 50, "{value}");
+    assert!((0.9..1.0).contains(&value["seconds"].as_f64().unwrap()), "{value}");
+    let clip = fs::read(&path).unwrap();
+    let word = |at: usize| u32::from_le_bytes(clip[at..at + 4].try_into().unwrap()) as usize;
+    assert_eq!((&clip[..4], &clip[8..12], word(4) + 8), (&b"RIFF"[..], &b"AVI "[..], clip.len()));
+    assert_eq!(word(48), frames as usize);
+    let movie = clip.windows(4).position(|at| at == b"movi").unwrap();
+    let index = movie - 4 + word(movie - 4) + 4;
+    assert_eq!(&clip[index..index + 4], b"idx1");
+    for entry in 0..frames as usize {
+        let at = index + 8 + entry * 16;
+        let frame = movie + word(at + 8);
+        assert_eq!(jpeg(&clip[frame + 8..frame + 8 + word(at + 12)]).0, 64);
+    }
+}
+
+#[test]
+fn a_jpeg_of_the_camera_is_kept_and_gets_its_tables() {
+    let folder = folder("recorded");
+    let uri = |name: &str| format!("file:{}", support::root().join("tests/data").join(name).display());
+    let path = folder.join("red.jpg");
+    let (code, value) = json(&["capture", &uri("red-standard-tables.jpg"), "-o", path.to_str().unwrap()]);
+    assert_eq!((code, &value["fourcc"]), (0, &"MJPG".into()));
+    let (_, _, pixels) = jpeg(&fs::read(&path).unwrap());
+    assert!(pixels.chunks_exact(3).all(|pixel| pixel[0] > 150 && pixel[1] < 80 && pixel[2] < 80), "it is red");
+    assert_eq!(json(&["capture", &uri("red.jpg"), "-o", folder.join("red.png").to_str().unwrap()]).0, 0);
+    assert!(png(&folder.join("red.png")).2.chunks_exact(3).all(|pixel| pixel[0] > 150 && pixel[1] < 80));
+    // The end of a recording is the end of a clip.
+    let (code, value) = json(&["capture", &uri("red.jpg"), "-n", "9", "-o", folder.join("red.y4m").to_str().unwrap()]);
+    assert_eq!((code, &value["frames"]), (0, &1.into()), "{value}");
+}
+
+#[test]
+fn standard_output_takes_bytes() {
+    let uri = format!("{}?width=64&height=48", camera("stdout"));
+    let output = camlease(&["--json", "capture", &uri, "-n", "3", "-o", "-", "--as", "raw"]).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout.len(), 3 * 64 * 48 * 2);
+    let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((&report["frames"], &report["files"]), (&3.into(), &serde_json::json!([])));
+    let output = camlease(&["capture", &uri, "-o", "-", "--as", "jpg"]).output().unwrap();
+    assert_eq!(jpeg(&output.stdout).0, 64);
+    assert_eq!(run(&["capture", &uri, "-o", "-"]).0, 2, "nothing tells what is to be written");
+}
+
+#[test]
+fn failures_leave_no_file_and_have_their_codes() {
+    let (folder, camera) = (folder("failures"), camera("failures"));
+    let path = folder.join("x.png");
+    let path = path.to_str().unwrap();
+    let (code, error) = json_error(&["capture", &format!("{camera}?stall=0"), "-o", path]);
+    assert_eq!((code, &error["kind"]), (6, &"timeout".into()), "{error}");
+    let holder = foreign_holder(&camera, "plain");
+    let (code, error) = json_error(&["capture", &camera, "-o", path, "--timeout", "100ms"]);
+    assert_eq!((code, &error["kind"]), (3, &"busy".into()));
+    assert!(error["message"].as_str().unwrap().contains(&format!("pid {}", holder.id())), "{error}");
+    drop(holder);
+    let (code, error) = json_error(&["capture", &camera, "-o", "/nonexistent/x.png"]);
+    assert_eq!(code, 4, "{error}");
+    assert_eq!(run(&["capture", &camera, "-o", "x.tiff"]).0, 2);
+    assert_eq!(run(&["capture", &camera, "-o", "a%s.png"]).0, 2);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
+fn ctrl_c_ends_a_clip_that_is_whole() {
+    let (folder, camera) = (folder("interrupted"), camera("interrupted"));
+    for (name, arguments, wanted) in [("open.avi", &[][..], 0), ("counted.avi", &["-n", "100000"], 130)] {
+        let path = folder.join(name);
+        let part = folder.join(format!("{name}.part"));
+        let uri = format!("{camera}?width=64&height=48");
+        let arguments = [&["--json", "capture", &uri, "-o", path.to_str().unwrap()], arguments].concat();
+        let child = camlease(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("the clip to begin", || part.exists().then_some(()));
+        // A few frames, so that there is something to end.
+        std::thread::sleep(Duration::from_millis(300));
+        support::signal(child.id() as i32, Signal::SIGINT);
+        let begun = Instant::now();
+        let (code, out, err) = told(child.wait_with_output().unwrap());
+        assert_eq!(code, wanted, "{out}{err}");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["interrupted"], true);
+        let clip = fs::read(&path).unwrap();
+        let told = u32::from_le_bytes(clip[48..52].try_into().unwrap());
+        assert!(told > 0 && report["frames"] == told, "{report}");
+        assert!(!part.exists());
+    }
+    assert_eq!(run(&["wait", &camera, "--timeout", "0"]).0, 0, "nothing keeps the camera");
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_alone() {
+    let (folder, camera) = (folder("progress"), camera("progress"));
+    let path = folder.join("a.jpg");
+    let uri = format!("{camera}?width=64&height=48");
+    let arguments = ["capture", &uri, "-n", "30", "-o", path.to_str().unwrap()];
+    let mut terminal = Terminal::start(&arguments);
+    terminal.wait_for("/30 frames");
+    assert_eq!(terminal.end().0, 0);
+    let (code, _, err) = run(&[&arguments[..], &["--force"]].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+}

@@ -1,0 +1,250 @@
+//! The command as a person or a script runs it, and programs that keep cameras.
+
+#![allow(dead_code)] // each test uses its part of this
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// `target/PROFILE`, of the running test.
+pub fn target() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_camlease")).parent().unwrap().to_owned()
+}
+
+pub fn camlease(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_camlease"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("NO_COLOR");
+    command
+}
+
+/// Runs the command to its end: exit code, standard output, standard error.
+#[track_caller]
+pub fn run(arguments: &[&str]) -> (i32, String, String) {
+    told(camlease(arguments).output().unwrap())
+}
+
+pub fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// What the command prints as JSON: one line on standard output, and nothing on standard error.
+#[track_caller]
+pub fn json(arguments: &[&str]) -> (i32, Value) {
+    let (code, out, err) = run(&[&["--json"], arguments].concat());
+    assert_eq!(err, "", "{arguments:?}");
+    assert_eq!(out.lines().count(), 1, "{arguments:?}: {out}");
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}")))
+}
+
+/// The failure that the command reports as JSON on standard error.
+#[track_caller]
+pub fn json_error(arguments: &[&str]) -> (i32, Value) {
+    let (code, out, err) = run(&[&["--json"], arguments].concat());
+    assert_eq!(out, "", "{arguments:?}");
+    let mut value: Value = serde_json::from_str(&err).unwrap_or_else(|error| panic!("{error}: {err}"));
+    let error = value["error"].take();
+    assert_eq!(error["exit_code"], code, "{error}");
+    assert!(error["errno"].is_i64() && error["message"].is_string(), "{error}");
+    (code, error)
+}
+
+/// A virtual camera that no other test uses: their names are the whole machine's.
+pub fn camera(test: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("virtual:cli-{test}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A folder of this test's own, empty.
+pub fn folder(test: &str) -> PathBuf {
+    let folder = target().join("cli-tests").join(format!("{test}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A program that is ended with the test.
+pub struct Program {
+    pub child: Child,
+    /// Whoever keeps the camera: the program or a child of it.
+    pub pid: i32,
+}
+
+impl Program {
+    pub fn id(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn_ready(command: &mut Command) -> Program {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready"), "{command:?}: {line}");
+    let pid = line.trim().rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(child.id() as i32);
+    Program { child, pid }
+}
+
+/// `tests/foreign.c`, compiled.
+pub fn foreign() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let program = target().join("cli-tests").join(format!("foreign-{}", std::process::id()));
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign.c");
+        let status = Command::new("cc").args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).status();
+        assert!(status.unwrap().success());
+        program
+    })
+}
+
+/// A program without the library has the camera.
+pub fn foreign_holder(camera: &str, mode: &str) -> Program {
+    spawn_ready(Command::new(foreign()).args([camera.strip_prefix("virtual:").unwrap(), mode]))
+}
+
+/// A program with the library has the camera: `tests/c/holder.c`, in this state.
+pub fn holder(camera: &str, state: &str) -> Program {
+    let build = Command::new(root().join("tests/c/build")).arg("-t").arg(target()).arg("holder.c").output().unwrap();
+    assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+    let program = String::from_utf8(build.stdout).unwrap();
+    let library = target().join("deps/libcamlease.so");
+    spawn_ready(Command::new(program.trim()).arg(library).args([camera, state, "signal"]))
+}
+
+pub fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Whether there is such a process, and it has not ended.
+pub fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits for the end of a program that is to end by itself.
+#[track_caller]
+pub fn end_of(child: &mut Child) -> std::process::ExitStatus {
+    wait_for("the end of the program", || child.try_wait().unwrap())
+}
+
+/// The command in a terminal of its own.
+pub struct Terminal {
+    pub child: Child,
+    master: File,
+    slave: OwnedFd,
+    seen: String,
+}
+
+impl Terminal {
+    pub fn start(arguments: &[&str]) -> Terminal {
+        let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).unwrap();
+        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        // setsid -c: the terminal is the controlling one, so that its Ctrl+C is a signal.
+        let mut command = Command::new("setsid");
+        command.args(["-c", "-w", env!("CARGO_BIN_EXE_camlease")]).args(arguments);
+        command.env("TERM", "xterm").env_remove("NO_COLOR");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        Terminal { child, master: pty.master.into(), slave: pty.slave, seen: String::new() }
+    }
+
+    /// Reads until this is on the screen, or was; all that was printed so far.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let begun = Instant::now();
+        while !self.seen.contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "\"{text}\" did not come: {:?}", self.seen);
+            self.read();
+        }
+        self.seen.clone()
+    }
+
+    fn read(&mut self) {
+        use nix::poll::{PollFd, PollFlags, poll};
+        use std::os::fd::AsFd;
+        let ready = poll(&mut [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)], 100u16).unwrap_or(0);
+        let mut bytes = [0; 4096];
+        if ready > 0 {
+            let count = self.master.read(&mut bytes).unwrap_or(0);
+            self.seen += &String::from_utf8_lossy(&bytes[..count]);
+        }
+    }
+
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    pub fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Its settings, as `stty` names them.
+    pub fn settings(&self) -> String {
+        let stty = Command::new("stty").arg("-a").stdin(self.slave.try_clone().unwrap()).output().unwrap();
+        String::from_utf8(stty.stdout).unwrap()
+    }
+
+    /// The exit code, and all that was printed.
+    #[track_caller]
+    pub fn end(&mut self) -> (i32, String) {
+        use std::os::unix::process::ExitStatusExt;
+        let begun = Instant::now();
+        let status = loop {
+            self.read();
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end: {:?}", self.seen);
+        };
+        self.read();
+        (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), self.seen.clone())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

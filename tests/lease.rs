@@ -1,0 +1,291 @@
+//! What holders tell of themselves: true, never stale, and not to be forged by other users.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use camlease::{Activity, Camera, LastExit, OpenOptions, holders};
+use support::party::Party;
+
+const NOBODY: u32 = 65534;
+
+/// The folder that leases are in, as this user's processes have it.
+fn folder() -> PathBuf {
+    let own = Path::new("/run/camlease");
+    if own.exists() { own.into() } else { "/tmp".into() }
+}
+
+/// The files about a virtual camera.
+fn files(name: &str) -> Vec<PathBuf> {
+    let prefix = format!("camlease-virtual-{name}.");
+    let is_one = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&prefix);
+    let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).filter(is_one).collect();
+    files.sort();
+    files
+}
+
+fn last_exit(uri: &str) -> LastExit {
+    Camera::open(uri, OpenOptions::default()).unwrap().last_exit()
+}
+
+#[test]
+fn a_holder_is_known_by_name_priority_and_activity() {
+    let uri = "virtual:lease-1?fps=100";
+    let mut party = Party::start();
+    party.ok(&format!("open {uri} wait -7 0 0 front camera"));
+    let holder = |list: camlease::Holders| list.list.into_iter().next().expect("it is held");
+    let seen = holder(holders(uri).unwrap());
+    let lease = seen.lease.clone().expect("it has a lease");
+    assert_eq!((seen.pid, lease.name.as_str(), lease.priority), (party.pid(), "front camera", -7));
+    assert!(!lease.streaming && seen.activity == Activity::Open);
+    let now = clock_ns(libc::CLOCK_BOOTTIME);
+    assert!(lease.since_ns < now && now - lease.since_ns < 60_000_000_000, "{} {now}", lease.since_ns);
+    assert!(seen.to_string().contains("has it open, calls itself \"front camera\", priority -7)"), "{seen}");
+    party.ok("start");
+    let seen = holder(holders(uri).unwrap());
+    assert!(seen.lease.unwrap().streaming && seen.activity == Activity::Streaming);
+    party.ok("stop");
+    assert!(!holder(holders(uri).unwrap()).lease.unwrap().streaming);
+    party.ok("close");
+    assert!(holders(uri).unwrap().list.is_empty());
+    assert_eq!(files("lease-1"), Vec::<PathBuf>::new(), "nothing stays of one that closed");
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for a timespec.
+    unsafe { libc::clock_gettime(clock, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[test]
+fn the_next_holder_learns_how_the_last_one_ended() {
+    let uri = "virtual:lease-2?fps=100";
+    for (orders, expected) in [
+        (&["start"][..], LastExit::Dirty),
+        (&[], LastExit::Died),
+        (&["start", "frame", "stop"], LastExit::Died),
+        (&["start", "close"], LastExit::Clean),
+        (&["start", "exit"], LastExit::Clean),
+    ] {
+        let mut party = Party::start();
+        party.ok(&format!("open {uri} wait 0 2000 0"));
+        for order in orders.iter().filter(|order| **order != "exit") {
+            party.ok(order);
+        }
+        if orders.contains(&"exit") {
+            party.order("exit");
+            party.process.wait().unwrap();
+        }
+        party.kill();
+        assert!(holders(uri).unwrap().list.is_empty(), "a dead holder is none");
+        assert_eq!(last_exit(uri), expected, "{orders:?}");
+        assert_eq!(last_exit(uri), LastExit::Clean, "one clean end makes it good");
+    }
+    assert_eq!(files("lease-2"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_a_dead_holder_leaves_is_one_file_that_nobody_has_locked() {
+    let uri = "virtual:lease-3";
+    let mut party = Party::start();
+    party.ok(&format!("open {uri} wait 0 0 0 gone"));
+    assert_eq!(files("lease-3").len(), 2, "the lease and the socket beside it");
+    party.kill();
+    let camera = Camera::open(uri, OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() }).unwrap();
+    assert_eq!(camera.last_exit(), LastExit::Died);
+    let now = files("lease-3");
+    assert_eq!(now.len(), 2, "those of the dead one are gone: {now:?}");
+    drop(camera);
+    assert!(files("lease-3").is_empty());
+}
+
+#[test]
+fn a_child_does_not_take_its_parents_lease_along() {
+    let uri = "virtual:lease-4";
+    let mut party = Party::start();
+    party.ok(&format!("open {uri} wait 0 0 0 parent"));
+    let child: i32 = party.ok("fork").parse().unwrap();
+    assert!(holders(uri).unwrap().list[0].lease.is_some());
+    party.kill();
+    assert!(holders(uri).unwrap().list.is_empty(), "the child holds neither the camera nor the lease");
+    assert_eq!(last_exit(uri), LastExit::Died);
+    // SAFETY: a child of this test's.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+}
+
+#[test]
+fn a_name_cannot_forge_lines_nor_steer_a_terminal() {
+    let uri = "virtual:lease-5";
+    let name = "x\npid 1\npriority 99\u{1b}[2J";
+    let camera = Camera::open(uri, OpenOptions { name: name.into(), ..OpenOptions::default() }).unwrap();
+    let seen = holders(uri).unwrap().list.remove(0);
+    let lease = seen.lease.unwrap();
+    assert_eq!((lease.name.as_str(), lease.priority), ("x?pid 1?priority 99?[2J", 0));
+    drop(camera);
+}
+
+/// What an ordinary user can put in place against root's processes, and others' users.
+#[test]
+fn another_user_can_neither_block_nor_forge() {
+    // SAFETY: no pointers.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("SKIPPED: another_user_can_neither_block_nor_forge: only root can be another user as well");
+        return;
+    }
+    let uri = "virtual:lease-6";
+    let file = |tag: &str| folder().join(format!("camlease-virtual-lease-6.{tag}"));
+    let forged = file("00000000000000aa");
+    // A lease in the name of process 1, whose file belongs to somebody else: locked, as a real one.
+    let space = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let stat = fs::read_to_string("/proc/1/stat").unwrap();
+    let start = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
+    let text = format!(
+        "camlease lease 1 s\npid 1\nstart {start}\nspace {space}\nboot x\ninstance \npriority 9\nsince 1\nname evil\n"
+    );
+    fs::write(&forged, text).unwrap();
+    fs::set_permissions(&forged, fs::Permissions::from_mode(0o644)).unwrap();
+    chown(&forged, Some(NOBODY), None).unwrap();
+    let locked = fs::OpenOptions::new().write(true).open(&forged).unwrap();
+    lock_for_writing(&locked);
+    assert!(holders(uri).unwrap().list.is_empty(), "nobody can speak for root's processes");
+    // A link to a file of root's, a second name of one, a pipe, a folder.
+    let secret = folder().join("camlease-test-secret");
+    fs::write(&secret, "untouched").unwrap();
+    symlink(&secret, file("00000000000000ab")).unwrap();
+    fs::hard_link(&secret, file("00000000000000ac")).unwrap();
+    assert!(Command::new("mkfifo").arg(file("00000000000000ad")).status().unwrap().success());
+    fs::create_dir(file("00000000000000ae")).unwrap();
+    fs::write(file("00000000000000af"), [0xff; 100_000]).unwrap();
+    let camera = Camera::open(uri, OpenOptions { name: "real".into(), ..OpenOptions::default() }).unwrap();
+    let seen = holders(uri).unwrap().list;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].lease.as_ref().unwrap().name, "real");
+    assert_eq!(camera.last_exit(), LastExit::Clean, "none of it passes for a dead holder");
+    drop(camera);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "untouched");
+    drop(locked);
+    for path in files("lease-6") {
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+    }
+    fs::remove_file(secret).unwrap();
+}
+
+fn lock_for_writing(file: &fs::File) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: all zeroes is a valid flock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as i16;
+    // SAFETY: a valid flock.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) }, 0);
+}
+
+/// A party that runs as an ordinary user.
+fn nobody() -> Party {
+    let program = support::c_program("party.c", &[]);
+    Party::of(Command::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program))
+}
+
+#[test]
+fn users_know_each_other_and_only_root_and_the_same_user_may_ask() {
+    // SAFETY: no pointers.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("SKIPPED: users_know_each_other_and_only_root_and_the_same_user_may_ask: needs root");
+        return;
+    }
+    let uri = "virtual:lease-7";
+    let mut user = nobody();
+    user.ok(&format!("open {uri} wait 0 0 0 user"));
+    let seen = holders(uri).unwrap().list.remove(0);
+    assert_eq!((seen.uid, seen.lease.unwrap().name.as_str()), (NOBODY, "user"));
+    // Root may ask.
+    let mut root = Party::start();
+    root.ok(&format!("open {uri} ask 1 5000 100 root"));
+    let words = user.refused("frame", "EVICTED");
+    assert!(words.contains("handed over to \"root\""), "{words}");
+    user.ok("close");
+    // A user may not ask root's, and is told whose it is.
+    let words = user.refused(&format!("open {uri} ask 99 300 100 user"), "BUSY");
+    let holder =
+        format!("its holder \"root\" (pid {}) cannot be asked; only the same user and root may ask", root.pid());
+    assert!(words.contains(&holder), "{words}");
+    assert!(words.contains("calls itself \"root\", priority 1"), "{words}");
+    root.ok("close");
+    user.ok(&format!("open {uri} wait 0 2000 0 user"));
+}
+
+#[test]
+fn a_users_own_folder_is_used_where_it_is_named_and_refused_where_others_may_write() {
+    let base = std::env::temp_dir().join(format!("camlease-lease-test-{}", std::process::id()));
+    fs::create_dir(&base).unwrap();
+    let set = |mode| fs::set_permissions(&base, fs::Permissions::from_mode(mode)).unwrap();
+    let count = || fs::read_dir(&base).unwrap().count();
+    for (mode, leases) in [(0o700, 2), (0o1777, 2), (0o777, 0)] {
+        set(mode);
+        let program = support::c_program("party.c", &[]);
+        let mut party = Party::of(Command::new(program).env("CAMLEASE_RUNTIME_DIR", &base));
+        party.ok("open virtual:lease-8 wait 0 2000 0 here");
+        assert_eq!(count(), leases, "{mode:o}");
+        party.ok("close");
+        assert_eq!(count(), 0, "{mode:o}");
+    }
+    fs::remove_dir_all(&base).unwrap();
+}
+
+#[test]
+fn one_that_waits_is_no_holder() {
+    let uri = "virtual:lease-10";
+    let mut holder = Party::start();
+    holder.ok(&format!("open {uri} wait 0 0 0 holder"));
+    let mut waiter = Party::start();
+    waiter.order(&format!("open {uri} wait 7 20000 0 waiter"));
+    while files("lease-10").len() < 4 {
+        std::thread::sleep(Duration::from_millis(1)); // until the waiter's lease is ready
+    }
+    let seen = holders(uri).unwrap().list;
+    assert_eq!((seen.len(), seen[0].pid), (1, holder.pid()), "{seen:?}");
+    waiter.kill();
+    let mut waiter = Party::start();
+    waiter.order(&format!("open {uri} wait 7 20000 0 waiter"));
+    while files("lease-10").len() < 6 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    holder.ok("close");
+    assert!(waiter.answer().starts_with("OK"));
+    let seen = holders(uri).unwrap().list.remove(0);
+    assert_eq!((seen.pid, seen.lease.unwrap().priority), (waiter.pid(), 7));
+    assert!(waiter.ok("info").contains("last_exit=0"), "one that died while it waited says nothing");
+    assert_eq!(files("lease-10").len(), 2);
+}
+
+/// Containers that share the runtime folder, and neither processes nor networks.
+#[test]
+fn containers_know_each_other() {
+    let program = support::c_program("party.c", &[]);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(&program);
+    let probe = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: containers_know_each_other: this machine lets nobody make a name space");
+        return;
+    }
+    let uri = "virtual:lease-9";
+    let mut inside = Party::of(&mut unshare);
+    inside.ok(&format!("open {uri} wait 3 0 0 inside"));
+    // Seen from outside, by the number that it has here.
+    let seen = holders(uri).unwrap().list;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].lease.as_ref().unwrap().name, "inside");
+    let names = fs::read_to_string(format!("/proc/{}/comm", seen[0].pid)).unwrap();
+    assert_eq!(names.trim(), "party");
+    // Handed over from inside to outside, and seen from inside under no number.
+    let mut outside = Party::start();
+    outside.ok(&format!("open {uri} ask 4 5000 100 outside"));
+    inside.refused("frame", "EVICTED");
+    let words = inside.refused("regain 0", "BUSY");
+    assert!(words.contains("a process of another container") || words.contains("calls itself \"outside\""), "{words}");
+}
