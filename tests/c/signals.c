@@ -524,6 +524,8 @@ static void *allocate(void *unused)
     for (unsigned i = 0; goes_on; i++) {
         free(kept[i % 64]);
         kept[i % 64] = malloc(2000 + i % 7 * 1000);
+        if (i % 512 == 0)
+            usleep(300); /* the allocator's lock is not fair: without a pause the others starve for seconds */
     }
     for (int i = 0; i < 64; i++)
         free(kept[i]);
