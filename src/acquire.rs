@@ -170,6 +170,10 @@ pub fn others_wait() -> bool {
     WAITS.each().filter(|(_, wait)| wait.is_own()).count() > OWN_WAITS.get()
 }
 
+pub fn is_shut_down() -> bool {
+    SHUT_DOWN.load(Ordering::SeqCst)
+}
+
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
     let releases = RELEASES.load(Ordering::SeqCst);
     if RELEASING.load(Ordering::SeqCst) || OPENING.get().is_some_and(|(_, seen)| seen != releases) {

@@ -96,6 +96,13 @@ pub const RELEASE_TURN: Duration = Duration::from_millis(50);
 /// needs. A step takes less than 1 ms, and a copy of large frames that are out 10 ms; to be wrong costs little.
 pub const RELEASE_STALL: Duration = Duration::from_millis(20);
 
+/// How long a call that a signal ended waits for the signal's effect in another thread before it returns: a release
+/// where no driver hangs.
+pub const RELEASE_HOLD: Duration = Duration::from_millis(200);
+
+/// How long a call that sets the signals waits for another one.
+pub const SIGNALS_PATIENCE: Duration = Duration::from_millis(1000);
+
 /// How long fork waits for what is in the making, and for the child to let go; and how long what is to be made waits
 /// for a fork.
 pub const FORK_PATIENCE: Duration = Duration::from_millis(500);

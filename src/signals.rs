@@ -16,7 +16,7 @@
 //! `clock_gettime`, `futex`, `sigaction`, `rt_sigprocmask`, `rt_tgsigqueueinfo`, `tgkill`, `pthread_getspecific`.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
@@ -29,7 +29,7 @@ mod system;
 
 pub use calls::{inside, outside};
 use stub::Slot;
-use system::process;
+use system::{Action, process};
 
 /// The signals that cameras can be released on: those that end a process by default and can be handled, but not those
 /// that tell of the program's own faults, after which nothing is safe any more.
@@ -65,7 +65,9 @@ pub fn release_on_signals(signals: &[i32]) -> Result<()> {
     exit::watch();
     let mut releaser = lock()?;
     if !signals.is_empty() {
-        acquire::refuse_when_shut_down("releasing on signals")?;
+        if acquire::is_shut_down() {
+            return Err(Error::new(Kind::ShutDown, "the library was shut down; there is nothing to release any more"));
+        }
         begin_anew_in_child(&mut releaser);
         calls::key().ok_or_else(|| Error::new(Kind::Io, "this process has no thread-specific keys left"))?;
         if releaser.is_none() {
@@ -91,7 +93,7 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 
 fn lock() -> Result<std::sync::MutexGuard<'static, Option<Thread>>> {
     // Bounded: in a forked child it may be held by a thread that is not there.
-    let deadline = Some(Instant::now() + policy::LOG_PATIENCE);
+    let deadline = Some(Instant::now() + policy::SIGNALS_PATIENCE);
     timed::lock_by(&RELEASER, deadline)
         .ok_or_else(|| Error::new(Kind::WrongState, "another thread sets the signals and does not return"))
 }
@@ -102,6 +104,7 @@ fn begin_anew_in_child(releaser: &mut Option<Thread>) {
         *releaser = None; // the parent's
         calls::forget_all();
         STATE.store(0, Ordering::SeqCst);
+        AWAITED.store(false, Ordering::SeqCst);
     }
 }
 
@@ -129,17 +132,17 @@ fn address(slot: &'static Slot) -> usize {
 }
 
 fn is_installed(slot: &'static Slot, signal: i32) -> bool {
-    system::installed(signal).is_ok_and(|now| now.handler == address(slot))
+    system::installed(signal).is_ok_and(|now| now.handler() == address(slot))
 }
 
 fn install(signal: i32) -> std::io::Result<()> {
     let now = system::installed(signal)?;
-    if slot_of(&INSTALLED, signal).is_some_and(|slot| now.handler == address(slot)) {
+    if slot_of(&INSTALLED, signal).is_some_and(|slot| now.handler() == address(slot)) {
         return Ok(());
     }
     // An ignored signal has no effect that a release could come before (nohup). To the first process of a container,
     // a signal by default has none either.
-    if now.handler == libc::SIG_IGN || (now.is_default() && process() == 1) {
+    if now.handler() == libc::SIG_IGN || (now.is_default() && process() == 1) {
         set_slot(&INSTALLED, signal, None);
         return Ok(());
     }
@@ -154,25 +157,28 @@ fn install(signal: i32) -> std::io::Result<()> {
     if stub::address(slot).is_none() {
         system::pin_library()?;
     }
-    slot.previous.store(now.handler, Ordering::SeqCst);
+    slot.previous.store(now.handler(), Ordering::SeqCst);
     set_slot(&LAST, signal, Some(slot));
     set_slot(&INSTALLED, signal, Some(slot));
     // With the host's flags and mask: which system calls are interrupted, on which stack and with what blocked a handler
     // runs, all is as without us. SA_RESETHAND is ours to do, as the signal may have to come twice.
-    let mut flags = now.flags as i32 & !libc::SA_RESETHAND | libc::SA_SIGINFO;
+    let mut flags = now.flags() & !libc::SA_RESETHAND | libc::SA_SIGINFO;
     if now.is_default() {
         // The process will end: until then nothing of it is to be disturbed.
         flags |= libc::SA_RESTART | libc::SA_ONSTACK;
     }
-    system::install(signal, address(slot), flags, &now)
+    system::install(signal, &now.with(address(slot), flags)).map(drop)
 }
 
 /// What was installed before is installed again, where ours is what is installed.
 fn put_back(signal: i32) {
     if let Some(slot) = slot_of(&INSTALLED, signal) {
         set_slot(&INSTALLED, signal, None);
-        if is_installed(slot, signal) {
-            let _ = system::put_back(signal, slot.before());
+        if is_installed(slot, signal)
+            && let Ok(was) = system::install(signal, slot.before())
+            && was.handler() != address(slot)
+        {
+            let _ = system::install(signal, &was); // somebody's new one, a moment ago
         }
         calls::forget_sent(signal);
     }
@@ -180,6 +186,9 @@ fn put_back(signal: i32) {
 
 /// Takes everything away: the library's end, or the process's. After it nothing of the system's leads into the library.
 pub fn end(deadline: Instant) {
+    if OWNER.load(Ordering::SeqCst) == 0 {
+        return calls::end(); // nobody ever asked
+    }
     // A signal that comes meanwhile has its effect after, by what is installed then.
     let blocked = system::Blocked::all();
     let releaser = lock().ok().and_then(|mut releaser| releaser.take());
@@ -214,8 +223,31 @@ const SIGNAL: u32 = 255;
 /// Steps of the release; an odd number while it waits for the kernel alone.
 static STEPS: AtomicU32 = AtomicU32::new(0);
 
+/// The signal that began the release has not had its effect yet.
+static AWAITED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a release is under way.
+fn is_releasing() -> bool {
+    !matches!(STATE.load(Ordering::SeqCst) & SIGNAL, 0 | STOP)
+}
+
+/// A call that ended because of the release, in another thread than the signal's, is not to tell the host before the
+/// signal does: the host would take it for a failure, or end the process itself.
+fn await_effect() {
+    let patience = Instant::now() + policy::RELEASE_HOLD;
+    let mut held = false;
+    while (is_releasing() || AWAITED.load(Ordering::SeqCst)) && Instant::now() < patience {
+        held = true;
+        std::thread::sleep(policy::TIGHT_STEP);
+    }
+    if held {
+        std::thread::sleep(policy::LEAVE_STEP); // for the handler's first steps
+    }
+}
+
 /// The body of the releasing thread.
 fn release_when_told() {
+    let _inside = inside(); // what it calls is not held until it is over itself
     loop {
         let seen = STATE.load(Ordering::SeqCst);
         match seen & SIGNAL {
@@ -253,6 +285,7 @@ fn begin(signal: i32) -> Option<u32> {
     }
     let new = (seen & !SIGNAL).wrapping_add(1 << 8) | signal as u32;
     STATE.compare_exchange(seen, new, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+    AWAITED.store(true, Ordering::SeqCst);
     wake();
     Some(new >> 8)
 }
@@ -331,7 +364,11 @@ struct Noted;
 /// second time because it was noted, and none while another is being worked on, which is never held up.
 fn is_first(signal: i32, slot: &'static Slot) -> Option<u32> {
     let ours = slot_of(&INSTALLED, signal).is_some_and(|now| std::ptr::eq(now, slot));
-    if !ours || OWNER.load(Ordering::SeqCst) != process() || calls::arrived(system::this_thread(), signal) {
+    if !ours || OWNER.load(Ordering::SeqCst) != process() {
+        return None;
+    }
+    if calls::arrived(system::this_thread(), signal) {
+        AWAITED.store(false, Ordering::SeqCst);
         return None;
     }
     begin(signal)
@@ -348,21 +385,21 @@ fn release_before(signal: i32, slot: &'static Slot, ticket: u32, interrupted: &I
         }
         noted.then_some(Noted)
     };
-    if thread.is_some_and(calls::Thread::is_inside) {
-        return note();
-    }
-    let mask = interrupted.mask_but(signal).map(system::set_mask);
-    let waited = wait(ticket, !interrupted.waits_in_kernel());
-    mask.map(system::set_mask);
-    match waited {
-        Wait::Over => None,
-        Wait::Stalled => note(),
-    }
+    let noted = if thread.is_some_and(calls::Thread::is_inside) {
+        note()
+    } else {
+        let mask = interrupted.mask_but(signal).map(system::set_mask);
+        let waited = wait(ticket, !interrupted.waits_in_kernel());
+        mask.map(system::set_mask);
+        if waited == Wait::Stalled { note() } else { None }
+    };
+    AWAITED.store(noted.is_some(), Ordering::SeqCst);
+    noted
 }
 
 /// What the signal does without us.
 fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize {
-    let resets = slot.before().has(libc::SA_RESETHAND);
+    let resets = slot.before().flags() & libc::SA_RESETHAND != 0;
     let next = match resets {
         true => slot.previous.swap(libc::SIG_DFL, Ordering::SeqCst),
         false => slot.previous.load(Ordering::SeqCst),
@@ -375,7 +412,7 @@ fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize 
         }
         next => {
             if resets && is_installed(slot, signal) {
-                let _ = system::set_default(signal);
+                let _ = system::install(signal, &Action::default());
             }
             next
         }
@@ -383,11 +420,11 @@ fn effect(signal: i32, slot: &'static Slot, interrupted: &Interrupted) -> usize 
 }
 
 fn take_default_action(signal: i32, info: &libc::siginfo_t) {
-    let Ok(before) = system::set_default(signal) else { return };
+    let Ok(before) = system::install(signal, &Action::default()) else { return };
     system::unblock(signal);
     system::queue(system::this_thread(), info);
     // Still here: somebody kept it from ending the process, a tracer for one.
-    let _ = system::put_back(signal, &before);
+    let _ = system::install(signal, &before);
 }
 
 /// Where the default action follows a noted signal it is to meet the process by itself: a thread that hangs in a driver
@@ -395,7 +432,7 @@ fn take_default_action(signal: i32, info: &libc::siginfo_t) {
 fn goes_on_to_default(signal: i32) -> bool {
     let Some(slot) = slot_of(&INSTALLED, signal) else { return false };
     let default = slot.previous.load(Ordering::SeqCst) == libc::SIG_DFL && is_installed(slot, signal);
-    default && system::set_default(signal).is_ok()
+    default && system::install(signal, &Action::default()).is_ok()
 }
 
 /// What a signal interrupted.

@@ -60,7 +60,7 @@ impl Drop for Inside {
         thread.depth.store(depth, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         // A signal that comes from here on finds the thread outside.
-        if depth == 0 && thread.noted.load(Ordering::Relaxed) {
+        if depth == 0 && (thread.noted.load(Ordering::Relaxed) || super::is_releasing()) {
             settle(thread);
         }
     }
@@ -217,7 +217,7 @@ pub fn forget_sent(signal: i32) {
     }
 }
 
-/// The outermost call of a thread ends: what was noted in it has its effect now.
+/// The outermost call of a thread ends: what was noted in it has its effect now, and what came to another thread first.
 #[cold]
 fn settle(thread: &Thread) {
     thread.noted.store(false, Ordering::Relaxed);
@@ -234,6 +234,7 @@ fn settle(thread: &Thread) {
     while NOTES.iter().any(under_way) && Instant::now() < patience {
         std::thread::sleep(policy::TIGHT_STEP);
     }
+    super::await_effect();
 }
 
 /// Sends a noted signal to its thread once more, as it was.

@@ -72,7 +72,7 @@ pub fn slot(decide: Decide, before: Action) -> std::io::Result<&'static Slot> {
     let slot = &block.slots[block.head.used.fetch_add(1, Ordering::Relaxed) as usize];
     // SAFETY: nobody else knows of it yet.
     unsafe { (*slot.before.get()).write(before) };
-    slot.previous.store(before.handler, Ordering::SeqCst);
+    slot.previous.store(before.handler(), Ordering::SeqCst);
     Ok(slot)
 }
 

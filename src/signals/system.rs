@@ -84,36 +84,45 @@ impl Drop for Blocked {
     }
 }
 
-/// What is installed for a signal, as the kernel has it. The C library's own type would not do: it cannot put back what
-/// nobody has ever set.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Action {
-    pub handler: usize,
-    pub flags: u64,
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    restorer: usize,
-    mask: u64,
+/// What is installed for a signal. By the C library's call throughout: a program may have something stand before that,
+/// such as a virtual machine's chain of handlers, and then the kernel's word is another one.
+#[derive(Clone, Copy)]
+pub struct Action(libc::sigaction);
+
+/// Set by the C library by itself.
+const SA_RESTORER: i32 = 0x0400_0000;
+
+impl PartialEq for Action {
+    fn eq(&self, other: &Action) -> bool {
+        self.handler() == other.handler()
+            && self.flags() & !SA_RESTORER == other.flags() & !SA_RESTORER
+            && bits(&self.0.sa_mask) == bits(&other.0.sa_mask)
+    }
 }
 
 impl Action {
+    pub fn default() -> Action {
+        // SAFETY: all zeroes is a valid sigaction, that of SIG_DFL.
+        Action(unsafe { std::mem::zeroed() })
+    }
+
+    /// Another handler, with its flags and this one's mask.
+    pub fn with(&self, handler: usize, flags: i32) -> Action {
+        let mut new = *self;
+        (new.0.sa_sigaction, new.0.sa_flags) = (handler, flags);
+        new
+    }
+
+    pub fn handler(&self) -> usize {
+        self.0.sa_sigaction
+    }
+
+    pub fn flags(&self) -> i32 {
+        self.0.sa_flags
+    }
+
     pub fn is_default(&self) -> bool {
-        self.handler == libc::SIG_DFL
-    }
-
-    pub fn has(&self, flag: i32) -> bool {
-        self.flags & flag as u64 != 0
-    }
-}
-
-fn action(signal: i32, new: *const Action) -> std::io::Result<Action> {
-    // SAFETY: all zeroes is a valid action; `new` is null or one that was installed before or is the default.
-    unsafe {
-        let mut before: Action = std::mem::zeroed();
-        match libc::syscall(libc::SYS_rt_sigaction, signal, new, &raw mut before, size_of::<u64>()) {
-            0 => Ok(before),
-            _ => Err(std::io::Error::last_os_error()),
-        }
+        self.handler() == libc::SIG_DFL
     }
 }
 
@@ -121,30 +130,17 @@ pub fn installed(signal: i32) -> std::io::Result<Action> {
     action(signal, std::ptr::null())
 }
 
-/// Installs again what was installed before, and gives what was meanwhile.
-pub fn put_back(signal: i32, before: &Action) -> std::io::Result<Action> {
-    action(signal, before)
+/// Installs it, and gives what was installed.
+pub fn install(signal: i32, new: &Action) -> std::io::Result<Action> {
+    action(signal, &new.0)
 }
 
-/// Installs the default action, and gives what was installed.
-pub fn set_default(signal: i32) -> std::io::Result<Action> {
-    // SAFETY: all zeroes is a valid action, that of SIG_DFL.
-    action(signal, &unsafe { std::mem::zeroed() })
-}
-
-/// Installs a handler with flags and with the mask of `like`.
-pub fn install(signal: i32, handler: usize, flags: i32, like: &Action) -> std::io::Result<()> {
-    // SAFETY: all zeroes is a valid sigaction; the kernel's set fits into the C library's, which tells the kernel how
-    // a handler returns.
-    unsafe {
-        let mut new: libc::sigaction = std::mem::zeroed();
-        new.sa_sigaction = handler;
-        new.sa_flags = flags;
-        (&raw mut new.sa_mask).cast::<u64>().write(like.mask);
-        match libc::sigaction(signal, &new, std::ptr::null_mut()) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
+fn action(signal: i32, new: *const libc::sigaction) -> std::io::Result<Action> {
+    let mut before = Action::default();
+    // SAFETY: `new` is null, or was installed before, or is the default, or leads to instructions that stay.
+    match unsafe { libc::sigaction(signal, new, &mut before.0) } {
+        0 => Ok(before),
+        _ => Err(std::io::Error::last_os_error()),
     }
 }
 
