@@ -252,6 +252,15 @@ impl Lease {
     }
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Of one that only waited; a holder's was taken before.
+        if let Some(bell) = self.bell.take() {
+            bell.end_by(Instant::now() + policy::HAND_OVER_END);
+        }
+    }
+}
+
 impl Paper {
     fn write(&self, doing: Doing) {
         if let Err(error) = self.file.as_file().write_at(&[doing.byte()], DOING_AT) {
