@@ -236,7 +236,7 @@ impl Camera {
         }
         let device = shared.take_device(None);
         // First: another holder's lease must not stand beside it.
-        drop(timed::lock(&shared.lease).take());
+        shared.end_lease(Instant::now() + policy::HAND_OVER_END);
         drop(device);
     }
 
@@ -534,11 +534,24 @@ impl Shared {
 
     /// Tells others who holds the camera. One that cannot is held all the same.
     fn file_lease(self: &Arc<Self>) {
+        // Locked until it is in its place: whoever asks at once must not have the camera handed over beside a lease
+        // that nobody withdraws.
+        let mut place = timed::lock(&self.lease);
         let Some(filing) = timed::read(&self.device).as_ref().and_then(|device| device.filing()) else { return };
         let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
         match Lease::take(&filing, &self.holder_name, self.priority, door) {
-            Ok(lease) => *timed::lock(&self.lease) = Some(lease),
+            Ok(lease) => *place = Some(lease),
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
+        }
+    }
+
+    /// Gives the lease of an ended camera up, once its device was taken.
+    fn end_lease(&self, deadline: Instant) {
+        let lease = timed::lock(&self.lease).take();
+        let Some(mut lease) = lease else { return };
+        // One that was hung while the camera ended, by a thread that had just got it back.
+        if let Some(bell) = lease.take_bell() {
+            bell.end_by(deadline);
         }
     }
 
@@ -687,7 +700,7 @@ pub fn shut_down(timeout: Duration) -> bool {
     bells.into_iter().for_each(|bell| bell.end_by(deadline));
     let let_go = |camera: &Arc<Shared>| {
         let device = camera.take_device(Some(deadline))?;
-        drop(timed::lock(&camera.lease).take());
+        camera.end_lease(deadline);
         Ok(device.and_then(|device| device.let_go()))
     };
     let closing: Vec<std::result::Result<_, Hangs>> = cameras.iter().map(let_go).collect();

@@ -7,6 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use camlease::{Camera, OnBusy, OpenOptions};
 use support::contention::{Bounds, Contention, files, leases_in_memory};
 use support::number;
 use support::party::Party;
@@ -78,4 +79,26 @@ fn one_who_asked_in_vain_asks_the_next_holder_too() {
     assert!(waiter.answer().starts_with("OK"));
     assert!(lost.elapsed() < Duration::from_secs(5), "{:?}", lost.elapsed());
     second.refused("start", "EVICTED");
+}
+
+#[test]
+fn one_that_is_asked_the_moment_it_opens_leaves_one_lease() {
+    leases_in_memory();
+    let uri = format!("virtual:contention-{}-moment", std::process::id());
+    let key = uri.replace("virtual:", "camlease-virtual-");
+    for round in 0..400 {
+        let opened = std::thread::scope(|scope| {
+            let first = scope.spawn(|| Camera::open(&uri, OpenOptions::default()));
+            let second = scope.spawn(|| {
+                // It asks as soon as there is a socket to ask at: the first one's open has not returned yet.
+                while !files(&key).iter().any(|name| name.ends_with(".ask")) {
+                    std::thread::yield_now();
+                }
+                Camera::open(&uri, OpenOptions { on_busy: OnBusy::Ask, priority: 1, ..OpenOptions::default() })
+            });
+            [first.join().unwrap().unwrap(), second.join().unwrap().unwrap()]
+        });
+        assert_eq!(files(&key).len(), 2, "round {round}: a lease and its socket: {:?}", files(&key));
+        drop(opened);
+    }
 }
