@@ -266,7 +266,7 @@ impl Camera {
         }
         let device = shared.take_device(None);
         // First: another holder's lease must not stand beside it.
-        drop(timed::lock(&shared.lease).take());
+        drop(shared.take_lease());
         drop(device);
     }
 
@@ -588,6 +588,12 @@ impl Shared {
         marked
     }
 
+    /// False when it had ended before.
+    fn mark_handed_to(&self, asker: &Asker) -> bool {
+        *timed::lock(&self.handed_to) = asker.to_string();
+        self.mark_ended(Kind::Evicted)
+    }
+
     /// Tells others who holds the camera, by a lease that was made ready where there is one. A camera of which others
     /// cannot be told is held all the same.
     fn file_lease(self: &Arc<Self>, ready: Option<Lease>) {
@@ -596,11 +602,14 @@ impl Shared {
             Some(lease) if *lease.filing() == filing => Ok(lease),
             _ => Lease::prepare(&filing, &self.holder_name, self.priority),
         };
+        // Locked until it is in its place: whoever asks at once must not have the camera handed over beside a lease
+        // that nobody withdraws.
+        let mut place = timed::lock(&self.lease);
         match ready {
             Ok(mut lease) => {
                 let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
                 lease.hold(door);
-                *timed::lock(&self.lease) = Some(lease);
+                *place = Some(lease);
             }
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
         }
@@ -612,11 +621,9 @@ impl Shared {
         }
     }
 
-    /// Withdraws what others are told. Waits for a doorbell that wants a lock which is held, but not for long.
+    /// What others were told: dropping it withdraws it. Not to be dropped under the lock, as that may wait for a
+    /// doorbell which wants it.
     fn take_lease(&self) -> Option<Lease> {
-        if let Some(bell) = self.take_bell() {
-            bell.end_by(Instant::now() + policy::HAND_OVER_END);
-        }
         timed::lock(&self.lease).take()
     }
 
@@ -695,13 +702,19 @@ impl Door for Shared {
             return Verdict::Gone;
         }
         let asker = Asker { must: asker.must || asker.priority > self.priority, ..asker.clone() };
+        // Lost already when the host is told: its next call says so.
+        if asker.must && !self.mark_handed_to(&asker) {
+            return Verdict::Gone;
+        }
         let answer = self.on_ask.as_ref().map_or(Answer::ByPriority, |told| told(&asker));
-        if !asker.must && answer == Answer::ByPriority {
+        if asker.must {
+            return Verdict::Yield;
+        }
+        if answer == Answer::ByPriority {
             let (own, other) = (self.priority, asker.priority);
             return Verdict::Keep(format!("its priority is {own}, and the one who asks has {other}"));
         }
-        *timed::lock(&self.handed_to) = asker.to_string();
-        match self.mark_ended(Kind::Evicted) {
+        match self.mark_handed_to(&asker) {
             true => Verdict::Yield,
             false => Verdict::Gone,
         }
@@ -802,7 +815,7 @@ fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel:
     let begin = |camera: &Arc<Shared>, by: Instant| {
         let device = camera.take_device(Some(by))?;
         // First: another holder's lease must not stand beside it.
-        drop(timed::lock(&camera.lease).take());
+        drop(camera.take_lease());
         let mut closing = device.and_then(|device| device.let_go());
         in_kernel(true);
         if let Some(closing) = &mut closing {

@@ -365,8 +365,8 @@ impl Case {
         }
     }
 
-    fn kill(&mut self) {
-        self.step = Step::Killed(Instant::now() + policy::EVICTION_KILL);
+    fn kill(&mut self, until: Instant) {
+        self.step = Step::Killed(until);
         self.signal(libc::SIGKILL);
     }
 
@@ -409,8 +409,8 @@ impl Case {
         }
     }
 
-    fn is_overdue(&self) -> bool {
-        self.deadline().is_some_and(|until| Instant::now() >= until)
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|until| now >= until)
     }
 
     /// Takes in what the holder, or its end, has told.
@@ -429,7 +429,7 @@ impl Case {
             }
             Progress::Refused(reason) => {
                 log::debug!("{reason}");
-                self.terminate(grace);
+                self.terminate(Instant::now() + grace);
             }
             // Whether it keeps the camera is found out by who has it.
             Progress::Gone => *until = Instant::now(),
@@ -515,7 +515,7 @@ impl Eviction<'_, '_> {
                 self.cases.iter_mut().for_each(Case::let_go);
                 return Ok(Some(device));
             }
-            if self.cases.iter().any(Case::is_overdue) {
+            if self.cases.iter().any(|case| case.is_overdue(Instant::now())) {
                 self.go_on(&lease::holders(source));
             }
         }
@@ -525,15 +525,17 @@ impl Eviction<'_, '_> {
     fn begin(&mut self) {
         let EvictOptions { grace, name, .. } = self.options;
         let petition = Petition { name: name.clone(), priority: 0, must: true, grace: *grace };
+        // One time for all: who is left when the others are killed may end by their end.
+        let until = Instant::now() + *grace;
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
             let pid = case.evicted.holder.pid;
             match self.ask.then(|| Ask::begin(&self.filings, pid, &petition)).flatten() {
-                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace + policy::HAND_OVER_LATE),
+                Some(Ok(ask)) => case.step = Step::Asked(ask, until + policy::HAND_OVER_LATE),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);
-                    case.terminate(*grace);
+                    case.terminate(until);
                 }
-                None => case.terminate(*grace),
+                None => case.terminate(until),
             }
         }
     }
@@ -583,8 +585,8 @@ impl Eviction<'_, '_> {
 
     /// Those whose time is over let the camera go meanwhile, or are dealt with in the next way.
     fn go_on(&mut self, holders: &Holders) {
-        let grace = self.options.grace;
-        for case in self.cases.iter_mut().filter(|case| case.is_overdue()) {
+        let now = Instant::now();
+        for case in self.cases.iter_mut().filter(|case| case.is_overdue(now)) {
             // One that streamed and merely has it open now has let go. One that had it open may have: only the claim
             // tells, and that was refused.
             let seen = &case.evicted.holder;
@@ -593,8 +595,8 @@ impl Eviction<'_, '_> {
                 || case.process.as_ref().is_some_and(|process| process.is_ending() || process.stuck_in().is_some());
             match &case.step {
                 _ if !keeps => case.let_go(),
-                Step::Asked(..) => case.terminate(grace),
-                Step::Terminated(_) => case.kill(),
+                Step::Asked(..) => case.terminate(now + self.options.grace),
+                Step::Terminated(_) => case.kill(now + policy::EVICTION_KILL),
                 Step::Killed(_) => case.survive(),
                 Step::Found | Step::Done => {}
             }

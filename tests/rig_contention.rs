@@ -15,10 +15,10 @@ use support::contention::{Bounds, Contention};
 use support::number;
 
 /// Kills of all runs together, on vivid. A webcam under emulation takes its time to start and stop: half as many.
-const KILLS: u64 = 90;
-const PAUSE: Duration = Duration::from_millis(150);
+const KILLS: u64 = 120;
+const PAUSE: Duration = Duration::from_millis(250);
 /// All processes share one emulated processor.
-const BOUNDS: Bounds = Bounds { median: Duration::from_millis(150), worst: Duration::from_secs(5) };
+const BOUNDS: Bounds = Bounds { median: Duration::from_millis(300), worst: Duration::from_secs(5) };
 
 fn contend(node: &Path, kills: u64) {
     let seed = number("CAMLEASE_SEED", 1);

@@ -151,6 +151,7 @@ static void enter(void)
     struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
     pthread_mutex_lock(&lock);
     if (lost) {
+        claim = board->claims; /* nobody else's, until it has changed hands */
         slot->phase = HOLDING;
         pthread_mutex_unlock(&lock);
         return;

@@ -6,8 +6,10 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
@@ -104,6 +106,7 @@ impl Contention {
     /// So many processes for a camera whose leases are filed under `key`.
     pub fn begin(uri: &str, key: &str, processes: usize, seed: u64) -> Contention {
         assert!(processes <= SLOTS);
+        leases_in_memory();
         let path = std::env::temp_dir().join(format!("contention-{}-{key}-{processes}", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         file.set_len(size_of::<Board>() as u64).unwrap();
@@ -161,7 +164,10 @@ impl Contention {
         if slot.phase.load(SeqCst) == OPENING {
             self.board.blurs.fetch_add(1, SeqCst);
         }
-        self.note_freed();
+        // Only one that may have had it: whoever has it tells when it lets go.
+        if [0, pid].contains(&self.board.holder.load(SeqCst)) {
+            self.note_freed();
+        }
         let _ = self.board.holder.compare_exchange(pid, 0, SeqCst, SeqCst);
         slot.phase.store(IDLE, SeqCst);
         slot.killed.store(0, SeqCst);
@@ -360,15 +366,36 @@ impl Figures {
             ms(0.99),
             ms(1.0)
         );
-        assert!(*claims >= *kills / 4 && *killed_holders > 0 && *evicted > 0 && *frames > 0 && *dirty > 0, "{name}");
+        let all = [*killed_holders, *evicted, *regained, *frames, *forked, *exits_checked, *dirty];
+        assert!(*kills < 150 || !all.contains(&0), "{name}: something did not happen once");
+        assert!(*claims > *kills / 10, "{name}");
         assert!(self.gap(0.5) < bounds.median, "{name}: it lay free for {:?}, in the median", self.gap(0.5));
         assert!(self.gap(1.0) < bounds.worst, "{name}: it lay free for {:?}, and somebody waited", self.gap(1.0));
     }
 }
 
+/// Has this test and its programs file their leases in a folder in memory, as /run is on most machines: on a disk that is
+/// busy a file may take a second to be made.
+pub fn leases_in_memory() {
+    static CHOSEN: Once = Once::new();
+    CHOSEN.call_once(|| {
+        let folder = folder_in_memory();
+        let _ = fs::DirBuilder::new().mode(0o700).create(&folder);
+        if folder.is_dir() {
+            // SAFETY: of this process's threads only Rust code reads its environment, under std's lock.
+            unsafe { std::env::set_var("CAMLEASE_RUNTIME_DIR", folder) };
+        }
+    });
+}
+
+fn folder_in_memory() -> PathBuf {
+    // SAFETY: no pointers.
+    PathBuf::from(format!("/dev/shm/camlease-contention-{}", unsafe { libc::geteuid() }))
+}
+
 /// Files of leases, and sockets beside them, in all folders where they may be.
 pub fn files(prefix: &str) -> Vec<String> {
-    let folders = [Path::new("/run/camlease"), Path::new("/tmp")];
+    let folders = [folder_in_memory(), "/run/camlease".into(), "/tmp".into()];
     let names = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     names.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with(prefix)).collect()
 }
