@@ -354,11 +354,11 @@ impl Case {
         self.end(Outcome::None, reason);
     }
 
-    fn terminate(&mut self, grace: Duration) {
+    fn terminate(&mut self, until: Instant) {
         if self.process.is_none() {
             return self.refuse_elsewhere();
         }
-        self.step = Step::Terminated(Instant::now() + grace);
+        self.step = Step::Terminated(until);
         if self.signal(libc::SIGTERM) && self.process.as_ref().is_some_and(|it| it.condition() == Condition::Stopped) {
             // It would act on SIGTERM only when it is continued.
             self.signal(libc::SIGCONT);
