@@ -331,7 +331,8 @@ impl Waiting<'_, '_> {
     /// on while it stays open, nor of a lease, which a new holder files a moment after it got the camera.
     fn has_other_leases(&mut self, source: &dyn Source) -> bool {
         let now = Instant::now();
-        if now < self.look_at {
+        let is_told = self.wait.ask.is_some() || self.wait.on_wait.is_some();
+        if !is_told || now < self.look_at {
             return false;
         }
         self.look_at = now + policy::LEASE_LOOK;

@@ -251,11 +251,15 @@ impl Contention {
             assert!(child.wait().unwrap().success());
         }
         assert_eq!(self.board.holder.load(SeqCst), 0);
+        // The last one that was killed may have been the last that held it.
+        let left = files(&self.files);
+        assert!(left.len() <= 2, "{}: {left:?}", self.name());
+        self.tidy_up();
         self.nothing_is_left();
         self.figures()
     }
 
-    /// Kills all together, and holds the camera once, which tidies up. Nothing is left.
+    /// Kills all together, at whatever moment. Nothing is left.
     #[track_caller]
     pub fn end_by_killing_all(mut self) -> Figures {
         for at in 0..self.processes.len() {
@@ -264,10 +268,16 @@ impl Contention {
         }
         (0..self.processes.len()).for_each(|at| self.kill(at));
         self.check();
-        let options = OpenOptions { timeout: Some(STANDSTILL), ..OpenOptions::default() };
-        drop(Camera::open(&self.uri, options).unwrap_or_else(|error| panic!("{}: {error}", self.name())));
+        self.tidy_up();
         self.nothing_is_left();
         self.figures()
+    }
+
+    /// A dead holder's lease stays for the next one to learn from: that one is held here.
+    #[track_caller]
+    fn tidy_up(&self) {
+        let options = OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() };
+        drop(Camera::open(&self.uri, options).unwrap_or_else(|error| panic!("{}: {error}", self.name())));
     }
 
     #[track_caller]
