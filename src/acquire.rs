@@ -66,8 +66,9 @@ thread_local! {
 static OPENS: Slab<Open> = Slab::new(13);
 /// Releases on signals so far, and the signal of the last: `[count][signal: 8 bits]`.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
-/// Whether one is under way: what is opened meanwhile would be in use when the signal has its effect.
-static RELEASING: AtomicBool = AtomicBool::new(false);
+/// The process, by its epoch, in which one is under way; 0 for none. What is opened meanwhile would be in use when the
+/// signal has its effect. A child of that moment has not the thread that would end it.
+static RELEASING: AtomicU64 = AtomicU64::new(0);
 
 struct Open {
     epoch: u64,
@@ -122,7 +123,7 @@ pub struct Release(());
 
 impl Release {
     pub fn begin(signal: i32) -> Release {
-        RELEASING.store(true, Ordering::SeqCst);
+        RELEASING.store(fork::epoch(), Ordering::SeqCst);
         let count = (RELEASES.load(Ordering::SeqCst) >> 8) + 1;
         RELEASES.store(count << 8 | signal as u64, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -140,7 +141,7 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        RELEASING.store(false, Ordering::SeqCst);
+        RELEASING.store(0, Ordering::SeqCst);
     }
 }
 
@@ -158,7 +159,7 @@ pub fn others_wait() -> bool {
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
     let releases = RELEASES.load(Ordering::SeqCst);
-    if RELEASING.load(Ordering::SeqCst) || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
+    if RELEASING.load(Ordering::SeqCst) == fork::epoch() || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
         let signal = signals::name(releases as u8 as i32);
         return Err(Error::new(Kind::Closed, format!("{uri}: {signal} came while it was being opened"))
             .hint("open it again if the program is to go on"));
