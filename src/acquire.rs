@@ -191,7 +191,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
         evict_at: None,
         evictions: 0,
     };
-    waiting.evict_at = waiting.wait.evict.map(|grace| begun + grace);
+    waiting.set_eviction();
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
         Err(refusal) => refusal,
@@ -233,9 +233,12 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a>) -> Res
             waiting.news = true;
         } else if waiting.news && Instant::now() >= waiting.tight_until {
             // Something was noticed, and yet the camera is not free: has it another holder?
-            waiting.ask(source);
+            let asked = waiting.ask(source);
             waiting.tell(source, &refusal);
-            waiting.evict_at = waiting.wait.evict.map(|_| Instant::now());
+            // Those who were asked before have their time, whatever was noticed.
+            if asked || waiting.evict_at.is_none() {
+                waiting.set_eviction();
+            }
         }
     }
 }
@@ -279,9 +282,10 @@ impl Waiting<'_> {
         }
     }
 
-    /// Asks those who hold the camera now and have not been asked yet.
-    fn ask(&mut self, source: &dyn Source) {
-        let Some(petition) = &self.wait.ask else { return };
+    /// Asks those who hold the camera now and have not been asked yet; whether there was one who could be.
+    fn ask(&mut self, source: &dyn Source) -> bool {
+        let Some(petition) = &self.wait.ask else { return false };
+        let before = self.asks.len();
         let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
         let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
         for holder in lease::find(&source.filings()) {
@@ -297,6 +301,7 @@ impl Waiting<'_> {
             }
             self.asked.push(process);
         }
+        self.asks.len() > before
     }
 
     /// The camera, where one of those who were asked has passed it on.
@@ -323,6 +328,13 @@ impl Waiting<'_> {
             }
         });
         device
+    }
+
+    /// Gives those who were asked the time that they may take: one who has frames out uses its grace up, and hands the
+    /// camera over after that.
+    fn set_eviction(&mut self) {
+        let asked = self.wait.ask.as_ref().map_or(Duration::ZERO, |petition| petition.grace + policy::HAND_OVER_LATE);
+        self.evict_at = self.wait.evict.map(|grace| Instant::now() + grace.max(asked));
     }
 
     /// Whether nothing is left but to end those who have the camera.

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use support::party::Party;
 
-use camlease::{Activity, Camera, Condition, Event, EvictOptions, Evicted, Kind, OpenOptions, Outcome, evict, holders};
+use camlease::{
+    Activity, Camera, Condition, Event, EvictOptions, Evicted, Kind, OnBusy, OpenOptions, Outcome, evict, holders,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -334,6 +336,21 @@ fn a_holder_of_ours_is_asked_and_yields() {
     assert_eq!(holder.tell("check"), "OK", "the frame stays");
     assert!(lines[1].starts_with(&format!("holder {} ", holder.pid())) && lines[1].ends_with(" 1 0 "), "{lines:?}");
     free(uri);
+}
+
+#[test]
+fn an_open_that_evicts_leaves_a_holder_its_grace() {
+    let uri = "virtual:evict-open";
+    let mut holder = party(uri);
+    holder.ok("frame"); // it is out for longer than the grace
+    let (grace, begun) = (Duration::from_millis(300), Instant::now());
+    let options =
+        OpenOptions { on_busy: OnBusy::Evict, grace: Some(grace), timeout: Some(PATIENCE), ..OpenOptions::default() };
+    let camera = Camera::open(uri, options).unwrap();
+    assert!(begun.elapsed() >= grace, "{:?}", begun.elapsed());
+    assert_eq!(holder.tell("check"), "OK", "it handed over in time, and is not ended for it");
+    holder.refused("frame", "EVICTED");
+    drop(camera);
 }
 
 #[test]
