@@ -80,8 +80,9 @@ thread_local! {
 static OPENS: Slab<Open> = Slab::new(13);
 /// Releases on signals so far, and the signal of the last: `[count][signal: 8 bits]`.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
-/// Whether one is under way: what is opened meanwhile would be in use when the signal has its effect.
-static RELEASING: AtomicBool = AtomicBool::new(false);
+/// The process, by its epoch, in which one is under way; 0 for none. What is opened meanwhile would be in use when the
+/// signal has its effect. A child of that moment has not the thread that would end it.
+static RELEASING: AtomicU64 = AtomicU64::new(0);
 
 struct Open {
     epoch: u64,
@@ -136,7 +137,7 @@ pub struct Release(());
 
 impl Release {
     pub fn begin(signal: i32) -> Release {
-        RELEASING.store(true, Ordering::SeqCst);
+        RELEASING.store(fork::epoch(), Ordering::SeqCst);
         let count = (RELEASES.load(Ordering::SeqCst) >> 8) + 1;
         RELEASES.store(count << 8 | signal as u64, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -154,7 +155,7 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        RELEASING.store(false, Ordering::SeqCst);
+        RELEASING.store(0, Ordering::SeqCst);
     }
 }
 
@@ -176,7 +177,7 @@ pub fn is_shut_down() -> bool {
 
 pub fn refuse_when_shut_down(uri: &str) -> Result<()> {
     let releases = RELEASES.load(Ordering::SeqCst);
-    if RELEASING.load(Ordering::SeqCst) || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
+    if RELEASING.load(Ordering::SeqCst) == fork::epoch() || OPENING.get().is_some_and(|(_, seen)| seen != releases) {
         let signal = signals::name(releases as u8 as i32);
         return Err(Error::new(Kind::Closed, format!("{uri}: {signal} came while it was being opened"))
             .hint("open it again if the program is to go on"));
@@ -196,7 +197,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
         uri,
         begun,
         deadline: wait.timeout.map(|timeout| begun + timeout),
-        evict_at: wait.evict.map(|grace| begun + grace + policy::HAND_OVER_LATE),
+        evict_at: None,
         wait,
         attempts: 0,
         tight_until: begun,
@@ -210,6 +211,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
         refusals: Vec::new(),
         evictions: 0,
     };
+    waiting.set_eviction();
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
         Err(refusal) => refusal,
@@ -254,9 +256,12 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
             waiting.news = true;
         } else if waiting.news && Instant::now() >= waiting.tight_until {
             // Something was noticed, and yet the camera is not free: has it another holder?
-            waiting.ask(source);
+            let asked = waiting.ask(source);
             waiting.tell(source, &refusal);
-            waiting.evict_at = waiting.wait.evict.map(|_| Instant::now());
+            // Those who were asked before have their time, whatever was noticed.
+            if asked || waiting.evict_at.is_none() {
+                waiting.set_eviction();
+            }
         } else if waiting.has_other_leases(source) {
             waiting.news = true;
         }
@@ -305,9 +310,10 @@ impl Waiting<'_, '_> {
         }
     }
 
-    /// Asks those who hold the camera now and have not been asked yet.
-    fn ask(&mut self, source: &dyn Source) {
-        let Some(petition) = &self.wait.ask else { return };
+    /// Asks those who hold the camera now and have not been asked yet; whether there was one who could be.
+    fn ask(&mut self, source: &dyn Source) -> bool {
+        let Some(petition) = &self.wait.ask else { return false };
+        let before = self.asks.len();
         let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
         let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
         let holders = lease::find(&source.filings());
@@ -325,6 +331,7 @@ impl Waiting<'_, '_> {
             }
             self.asked.push(process);
         }
+        self.asks.len() > before
     }
 
     /// Whether others tell that they hold it than did at the last look. There is no notice of a camera that is passed
@@ -366,6 +373,13 @@ impl Waiting<'_, '_> {
             }
         });
         device
+    }
+
+    /// Gives those who were asked the time that they may take: one who has frames out uses its grace up, and hands the
+    /// camera over after that.
+    fn set_eviction(&mut self) {
+        let asked = self.wait.ask.as_ref().map_or(Duration::ZERO, |petition| petition.grace + policy::HAND_OVER_LATE);
+        self.evict_at = self.wait.evict.map(|grace| Instant::now() + grace.max(asked));
     }
 
     /// Whether nothing is left but to end those who have the camera.

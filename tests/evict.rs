@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use support::party::Party;
 
-use camlease::{Activity, Camera, Condition, Event, EvictOptions, Evicted, Kind, OpenOptions, Outcome, evict, holders};
+use camlease::{
+    Activity, Camera, Condition, Event, EvictOptions, Evicted, Kind, OnBusy, OpenOptions, Outcome, evict, holders,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -337,6 +339,21 @@ fn a_holder_of_ours_is_asked_and_yields() {
 }
 
 #[test]
+fn an_open_that_evicts_leaves_a_holder_its_grace() {
+    let uri = "virtual:evict-open";
+    let mut holder = party(uri);
+    holder.ok("frame"); // it is out for longer than the grace
+    let (grace, begun) = (Duration::from_millis(300), Instant::now());
+    let options =
+        OpenOptions { on_busy: OnBusy::Evict, grace: Some(grace), timeout: Some(PATIENCE), ..OpenOptions::default() };
+    let camera = Camera::open(uri, options).unwrap();
+    assert!(begun.elapsed() >= grace, "{:?}", begun.elapsed());
+    assert_eq!(holder.tell("check"), "OK", "it handed over in time, and is not ended for it");
+    holder.refused("frame", "EVICTED");
+    drop(camera);
+}
+
+#[test]
 fn a_holder_of_ours_that_does_not_answer_is_ended() {
     let uri = "virtual:evict-silent";
     let holder = party(uri);
@@ -561,7 +578,7 @@ fn a_cancelled_eviction_tells_what_it_did() {
             let options = EvictOptions { cancel: Some(&cancel), grace: PATIENCE, ..EvictOptions::default() };
             evict(&evictee.uri, options).unwrap_err()
         });
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(1000)); // it is old enough to be ended by then
         cancel.signal();
         evicting.join().unwrap()
     });
