@@ -3,6 +3,7 @@
 //! release that gives no notice.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -244,7 +245,9 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
             waiting.tell(source, &refusal);
             continue; // the look at /proc took its time: the camera may be free by now
         }
+        // One who has just got the camera may be asked first, as any other.
         if waiting.is_to_evict()
+            && !waiting.ask(source)
             && let Some(device) = waiting.evict(source, &watch)?
         {
             return Ok(Acquired { spent: watch.end(), ..waiting.got(device) });
@@ -259,7 +262,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
             let asked = waiting.ask(source);
             waiting.tell(source, &refusal);
             // Those who were asked before have their time, whatever was noticed.
-            if asked || waiting.evict_at.is_none() {
+            if !asked && waiting.evict_at.is_none() {
                 waiting.set_eviction();
             }
         } else if waiting.has_other_leases(source) {
@@ -280,13 +283,13 @@ struct Waiting<'a, 'b> {
     last_holders: Option<Holders>,
     /// Something was noticed since the holders were looked up.
     news: bool,
-    /// Processes with a lease, by number and start, at the last look; and when to look again.
-    leases: Option<Vec<(i32, u64)>>,
+    /// The leases at the last look, and when to look again.
+    leases: Option<Vec<PathBuf>>,
     look_at: Instant,
     /// Holders that were asked and have not answered for good.
     asks: Vec<Ask>,
-    /// Processes that were asked, by number and start.
-    asked: Vec<(i32, u64)>,
+    /// The leases whose holders were asked.
+    asked: Vec<PathBuf>,
     /// Why those who were asked, or were to be evicted, keep the camera.
     refusals: Vec<String>,
     /// When those who have the camera are evicted, though they were asked. `None` once they were, until others come.
@@ -310,18 +313,23 @@ impl Waiting<'_, '_> {
         }
     }
 
-    /// Asks those who hold the camera now and have not been asked yet; whether there was one who could be.
+    /// Asks those who hold the camera now and have not been asked yet; whether there was one who could be, and has time
+    /// from now on. Where the name fits several cameras, one after the other: one is all that is wanted.
     fn ask(&mut self, source: &dyn Source) -> bool {
         let Some(petition) = &self.wait.ask else { return false };
         let before = self.asks.len();
         let left = self.deadline.map_or(petition.grace, |at| at.saturating_duration_since(Instant::now()));
         let petition = Petition { grace: petition.grace.min(left), ..petition.clone() };
-        let holders = lease::find(&source.filings());
-        self.leases = Some(processes(&holders));
+        let filings = source.filings();
+        let holders = lease::find(&filings);
+        self.leases = Some(leases(&holders));
         for holder in holders {
-            let process = (holder.pid, holder.start_time);
-            if self.asked.contains(&process) {
+            let lease = holder.lease().to_owned();
+            if self.asked.contains(&lease) {
                 continue;
+            }
+            if filings.len() > 1 && !self.asks.is_empty() {
+                break;
             }
             match Ask::of(holder, &petition) {
                 Ok(ask) => self.asks.push(ask),
@@ -329,9 +337,13 @@ impl Waiting<'_, '_> {
                 Err(error) if matches!(error.errno(), libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE) => continue,
                 Err(error) => self.refusals.push(error.message().to_owned()),
             }
-            self.asked.push(process);
+            self.asked.push(lease);
         }
-        self.asks.len() > before
+        let asked = self.asks.len() > before;
+        if asked {
+            self.set_eviction();
+        }
+        asked
     }
 
     /// Whether others tell that they hold it than did at the last look. There is no notice of a camera that is passed
@@ -343,7 +355,7 @@ impl Waiting<'_, '_> {
             return false;
         }
         self.look_at = now + policy::LEASE_LOOK;
-        let found = processes(&lease::find(&source.filings()));
+        let found = leases(&lease::find(&source.filings()));
         let is_other = self.leases.as_ref().is_some_and(|leases| *leases != found);
         self.leases = Some(found);
         is_other
@@ -366,9 +378,8 @@ impl Waiting<'_, '_> {
                 false
             }
             Progress::Gone => {
-                // It may come back with the camera, and is asked again then.
-                let holder = ask.holder();
-                asked.retain(|process| *process != (holder.pid, holder.start_time));
+                // It may have the lease still, and is asked again then.
+                asked.retain(|lease| lease != ask.holder().lease());
                 false
             }
         });
@@ -382,9 +393,12 @@ impl Waiting<'_, '_> {
         self.evict_at = self.wait.evict.map(|grace| Instant::now() + grace.max(asked));
     }
 
-    /// Whether nothing is left but to end those who have the camera.
+    /// Whether nothing is left but to end those who have the camera. One that has just changed hands is left its moment:
+    /// its new holder files a lease after it got the camera, and one that closes gives its lease up before.
     fn is_to_evict(&self) -> bool {
-        let asked_in_vain = |at| self.asks.is_empty() || Instant::now() >= at;
+        let now = Instant::now();
+        let settled = now >= self.tight_until.max(self.begun + policy::TIGHT_WINDOW);
+        let asked_in_vain = |at| self.asks.is_empty() && settled || now >= at;
         self.evictions < policy::EVICTION_ROUNDS && self.evict_at.is_some_and(asked_in_vain)
     }
 
@@ -486,10 +500,11 @@ impl Waiting<'_, '_> {
     }
 }
 
-fn processes(holders: &[Found]) -> Vec<(i32, u64)> {
-    let mut processes: Vec<_> = holders.iter().map(|holder| (holder.pid, holder.start_time)).collect();
-    processes.sort_unstable();
-    processes
+/// By their files, whose names are random: one process may have several, one after the other.
+fn leases(holders: &[Found]) -> Vec<PathBuf> {
+    let mut leases: Vec<_> = holders.iter().map(|holder| holder.lease().to_owned()).collect();
+    leases.sort_unstable();
+    leases
 }
 
 /// What wakes a wait: file-system notices and a holder's hang-up.

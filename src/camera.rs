@@ -264,7 +264,7 @@ impl Camera {
         if let Some(bell) = shared.take_bell() {
             bell.end_by(Instant::now() + policy::HAND_OVER_END);
         }
-        let device = shared.take_device(None);
+        let device = shared.take_device(None, false);
         // First: another holder's lease must not stand beside it.
         drop(shared.take_lease());
         drop(device);
@@ -658,11 +658,19 @@ impl Shared {
         if is_final(self.ended.load(Ordering::SeqCst)) {
             return Err(self.refusal()); // closed before there was a wait to end
         }
-        let mut source = backend::source(&Uri::parse(&self.uri)?)?;
         let gone = ENDS[usize::from(end) - 1] == Kind::Disconnected;
+        // The name that it was opened by may fit another camera as well, or find it where it is now.
+        let name = if gone { &self.uri } else { &self.identity.uri };
+        let mut source = backend::source(&Uri::parse(name)?)?;
         let wait = Wait { for_device: gone, cancel: Some(cancel), ..Wait::quietly(timeout) };
         let got = acquire(&self.uri, source.as_mut(), wait)
             .map_err(|error| name_camera(&self.uri, error, format_args!("regaining {}", self.uri)))?;
+        let who = |camera: &Identity| (camera.serial.clone(), camera.bus.clone(), camera.name.clone());
+        if who(got.device.identity()) != who(&self.identity) {
+            let now = &got.device.identity().name;
+            return Err(Error::new(Kind::NotFound, format!("{}: it is another camera by now ({now})", self.uri))
+                .hint("close this one, and open the other by its own name"));
+        }
         // That of the hand-over, which may still be saying good-bye.
         drop(self.take_lease());
         timed::lock(&self.lost).clear();
@@ -676,34 +684,29 @@ impl Shared {
         self.clear_wake();
         drop(running);
         self.file_lease(None);
+        self.tell_streaming(timed::lock(&self.stream).stream.is_some());
         self.counters.reconnects.fetch_add(1, Ordering::Relaxed);
         self.counters.busy_wait_ns.fetch_add(got.waited.as_nanos() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The device of an ended camera, the stream ended. `None` where there is none any more; an error when a thread is
-    /// inside the driver until after the deadline: no more can be done than wait for it.
-    fn take_device(&self, deadline: Option<Instant>) -> std::result::Result<Option<Box<dyn Device>>, Hangs> {
+    /// The device of an ended camera, the stream ended: in order, where somebody else goes on with the device. `None`
+    /// where there is none any more; an error when a thread is inside the driver until after the deadline: no more can be
+    /// done than wait for it.
+    fn take_device(
+        &self,
+        deadline: Option<Instant>,
+        in_order: bool,
+    ) -> std::result::Result<Option<Box<dyn Device>>, Hangs> {
         let mut running = timed::lock_by(&self.stream, deadline).ok_or(Hangs)?;
         self.send_waiters_away(deadline);
         if let Some(stream) = running.stream.take() {
             self.ready.remove(stream.poll_fd());
-        }
-        let mut device = timed::write_by(&self.device, deadline).ok_or(Hangs)?;
-        Ok(device.take())
-    }
-
-    /// The same, the stream stopped in order: another process goes on with the device.
-    fn take_stopped_device(&self, deadline: Instant) -> std::result::Result<Option<Box<dyn Device>>, Hangs> {
-        let mut running = timed::lock_by(&self.stream, Some(deadline)).ok_or(Hangs)?;
-        self.send_waiters_away(Some(deadline));
-        if let Some(stream) = running.stream.take() {
-            self.ready.remove(stream.poll_fd());
-            if let Err(error) = stream.stop() {
+            if in_order && let Err(error) = stream.stop() {
                 log::warn!("{}: {error}", self.identity.uri);
             }
         }
-        let mut device = timed::write_by(&self.device, Some(deadline)).ok_or(Hangs)?;
+        let mut device = timed::write_by(&self.device, deadline).ok_or(Hangs)?;
         Ok(device.take())
     }
 }
@@ -738,16 +741,19 @@ impl Door for Shared {
         while finishes() && !is_over() {
             std::thread::sleep(policy::LEAVE_STEP);
         }
-        let device = match self.take_stopped_device(Instant::now() + policy::HAND_OVER_END) {
-            Ok(Some(device)) => device,
-            Ok(None) => return HandedOver::Free,
-            Err(Hangs) => return HandedOver::Hangs,
+        // A thread that is inside the driver is waited for: nobody else lets the camera go, but a close.
+        let device = loop {
+            match self.take_device(Some(Instant::now() + policy::HAND_OVER_END), true) {
+                Ok(device) => break device,
+                Err(Hangs) if is_final(self.ended.load(Ordering::SeqCst)) => break None,
+                Err(Hangs) => {}
+            }
         };
         // First: the next holder files its own at once.
         if let Some(lease) = timed::lock(&self.lease).as_mut() {
             lease.withdraw();
         }
-        device.hand_over().map_or(HandedOver::Free, HandedOver::Camera)
+        device.and_then(|device| device.hand_over()).map_or(HandedOver::Free, HandedOver::Camera)
     }
 }
 
@@ -789,9 +795,10 @@ pub fn shut_down(timeout: Duration) -> bool {
     }
     let hanging = let_go(&cameras, Duration::ZERO, deadline, &|_| ());
     hanging.iter().for_each(|uri| log::error!("{uri}: its driver hangs; the kernel lets go of it when it returns"));
-    if woken {
+    if woken || lease::doorbells_are_left() {
         // An unload takes the code away beneath the threads that waited in it: they get the time to return.
-        while acquire::others_wait() && Instant::now() < deadline {
+        let are_left = || acquire::others_wait() || lease::doorbells_are_left();
+        while are_left() && Instant::now() < deadline {
             std::thread::sleep(policy::LEAVE_STEP);
         }
         std::thread::sleep(policy::LEAVE_GRACE);
@@ -823,9 +830,11 @@ fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel:
     // Hand-overs that are under way are finished first, all at the same time.
     let bells: Vec<_> = cameras.iter().filter_map(|camera| camera.take_bell()).collect();
     bells.iter().for_each(Doorbell::stop);
-    bells.into_iter().for_each(|bell| bell.end_by(deadline));
+    // A callback that does not return takes no more than that from the others.
+    let patience = deadline.min(Instant::now() + if turn.is_zero() { policy::HAND_OVER_END } else { turn });
+    bells.into_iter().for_each(|bell| bell.end_by(patience));
     let begin = |camera: &Arc<Shared>, by: Instant| {
-        let device = camera.take_device(Some(by))?;
+        let device = camera.take_device(Some(by), false)?;
         // First: another holder's lease must not stand beside it.
         drop(camera.take_lease());
         let mut closing = device.and_then(|device| device.let_go());

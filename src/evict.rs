@@ -15,6 +15,7 @@ use crate::kernel::{self, Event, poll, readable};
 use crate::lease::{self, Ask, Filing, Petition, Progress};
 use crate::policy;
 use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
+use crate::signals;
 use crate::uri::Uri;
 
 /// How to evict.
@@ -96,6 +97,7 @@ impl fmt::Display for Evicted {
 /// `Ok` when each holder's outcome is known: the camera was free at the end where none is refused or survived, and `only`
 /// left none alone. `Kind::Busy` when it is not free, and nobody is found who has it, or somebody new each time.
 pub fn evict(uri: &str, options: EvictOptions<'_>) -> Result<Vec<Evicted>> {
+    let _inside = signals::inside();
     acquire::refuse_when_shut_down(uri)?;
     let mut source = backend::source(&Uri::parse(uri)?)?;
     // It has the camera itself for moments, as an open has that is under way.
@@ -449,8 +451,8 @@ impl Case {
                 log::debug!("{reason}");
                 self.terminate(Instant::now() + grace);
             }
-            // Whether it keeps the camera is found out by who has it.
-            Progress::Gone => *until = Instant::now(),
+            // Whether it keeps the camera is found out by who has it, once its driver had the time to notice.
+            Progress::Gone => *until = (*until).min(Instant::now() + policy::EVICTION_SETTLE),
         }
     }
 }
@@ -610,7 +612,10 @@ impl Eviction<'_, '_> {
             let seen = &case.evicted.holder;
             let keeps = holders.list.iter().any(|now| same(now, seen) && now.activity >= seen.activity)
                 // One that hangs in the driver while it closes the camera, or ends, has no open file any more.
-                || case.process.as_ref().is_some_and(|process| process.is_ending() || process.stuck_in().is_some());
+                || case.process.as_ref().is_some_and(|process| process.is_ending())
+                // One that was asked may be in there for any other reason.
+                || !matches!(case.step, Step::Asked(..))
+                    && case.process.as_ref().is_some_and(|process| process.stuck_in().is_some());
             match &case.step {
                 _ if !keeps => case.let_go(),
                 Step::Asked(..) => case.terminate(now + self.options.grace),

@@ -311,7 +311,7 @@ impl MessageSocket {
         // Before the name is there: the file gets the socket's mode, less the umask.
         // SAFETY: no pointers.
         check(unsafe { libc::fchmod(socket.0.number(), 0o600) })?;
-        let (address, length) = path_address(path)?;
+        let (address, length, _folder) = path_address(path)?;
         // SAFETY: a valid address of that length.
         check(unsafe { libc::bind(socket.0.number(), (&raw const address).cast(), length) })?;
         // SAFETY: no pointers.
@@ -322,7 +322,7 @@ impl MessageSocket {
     /// EAGAIN when the listener's queue is full: it does not answer.
     pub fn connect(path: &Path) -> std::io::Result<MessageSocket> {
         let socket = MessageSocket::new()?;
-        let (address, length) = path_address(path)?;
+        let (address, length, _folder) = path_address(path)?;
         // SAFETY: a valid address of that length.
         check(unsafe { libc::connect(socket.0.number(), (&raw const address).cast(), length) })?;
         Ok(socket)
@@ -375,7 +375,16 @@ impl MessageSocket {
         check(if sent == -1 { -1 } else { 0 })
     }
 
-    /// The next message's length, 0 at the end, and the descriptor that came with it.
+    /// The next message's length, 0 at the end. Descriptors that come with it stay with the kernel.
+    pub fn receive_words(&self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        // SAFETY: room for the bytes.
+        match unsafe { libc::recv(self.0.number(), bytes.as_mut_ptr().cast(), bytes.len(), 0) } {
+            -1 => Err(std::io::Error::last_os_error()),
+            length => Ok(length as usize),
+        }
+    }
+
+    /// The same, and a descriptor that came with it.
     pub fn receive(&self, bytes: &mut [u8]) -> std::io::Result<(usize, Option<Fd>)> {
         let mut length = 0;
         // What came with it is this process's from the call on: a fork must not come between.
@@ -423,23 +432,35 @@ fn message(part: &mut libc::iovec, room: &mut ControlRoom) -> libc::msghdr {
     message.msg_iov = part;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut room.0).cast();
+    // Not CMSG_SPACE: a receiver's padding would have room for a second descriptor.
     // SAFETY: arithmetic alone.
-    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as _;
+    message.msg_controllen = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as _;
     message
 }
 
-fn path_address(path: &Path) -> std::io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+/// A socket's address by its path; what is to be kept until it was used.
+fn path_address(path: &Path) -> std::io::Result<(libc::sockaddr_un, libc::socklen_t, Option<Fd>)> {
     // SAFETY: all zeroes is a valid sockaddr_un.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let bytes = path.as_os_str().as_bytes();
+    let mut short = path.to_owned();
+    let mut folder = None;
+    // One that is too long for an address is named by its folder's descriptor.
+    if let (true, Some(above), Some(name)) =
+        (path.as_os_str().len() >= address.sun_path.len(), path.parent(), path.file_name())
+    {
+        let open = Fd::open(above, libc::O_PATH | libc::O_DIRECTORY)?;
+        short = Path::new("/proc/self/fd").join(open.number().to_string()).join(name);
+        folder = Some(open);
+    }
+    let bytes = short.as_os_str().as_bytes();
     if bytes.len() >= address.sun_path.len() {
         return Err(std::io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
     for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
         *place = *byte as libc::c_char;
     }
-    Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t))
+    Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t, folder))
 }
 
 /// The name that an abstract socket is bound to, where it listens.

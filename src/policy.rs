@@ -32,6 +32,15 @@ pub const HAND_OVER_END: Duration = Duration::from_millis(1000);
 /// Longest name of a holder that others see, in bytes.
 pub const NAME_MOST: usize = 256;
 
+/// Most leases of one camera that are looked at: of its holder, those who wait, and what dead ones left.
+pub const LEASES_MOST: usize = 256;
+
+/// The longest grace that a holder gives: one who asks for more has made a mistake.
+pub const GRACE_MOST: Duration = Duration::from_secs(3600);
+
+/// How long a doorbell that cannot be answered for want of descriptors is left alone.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Names that are tried for a lease's file: each is random, so that a second is needed only under attack.
 pub const LEASE_NAMES: usize = 8;
 

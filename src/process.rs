@@ -127,6 +127,11 @@ impl Process {
     }
 }
 
+/// Whether the process that had this pid and began at that time is on its way out, or gone.
+pub fn is_ending(pid: i32, start_time: u64) -> bool {
+    stat(pid).is_none_or(|stat| stat.starttime != start_time || flags(&stat).contains(StatFlags::PF_EXITING))
+}
+
 /// This process, as /proc counts.
 pub fn own_pid() -> i32 {
     let link = fs::read_link("/proc/self").unwrap_or_default();

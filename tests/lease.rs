@@ -262,6 +262,52 @@ fn one_that_waits_is_no_holder() {
     assert_eq!(files("lease-10").len(), 2);
 }
 
+#[test]
+fn a_holder_can_be_asked_whatever_the_length_of_names() {
+    let base = std::env::temp_dir().join(format!("camlease-long-{}", std::process::id()));
+    let long = base.join("x".repeat(100));
+    fs::create_dir_all(&long).unwrap();
+    fs::set_permissions(&long, fs::Permissions::from_mode(0o700)).unwrap();
+    for uri in ["virtual:lease-11".to_owned(), format!("virtual:{}", "n".repeat(64))] {
+        let party = || {
+            let program = support::c_program("party.c", &[]);
+            Party::of(Command::new(program).env("CAMLEASE_RUNTIME_DIR", &long))
+        };
+        let (mut holder, mut asker) = (party(), party());
+        holder.ok(&format!("open {uri} wait 0 2000 0 holder"));
+        asker.ok(&format!("open {uri} ask 1 5000 100 asker"));
+        holder.refused("frame", "EVICTED");
+        asker.ok("close");
+    }
+    assert_eq!(fs::read_dir(&long).unwrap().count(), 0);
+    fs::remove_dir_all(&base).unwrap();
+}
+
+#[test]
+fn an_open_that_evicts_asks_a_holder_of_ours_and_leaves_it_its_grace() {
+    let uri = "virtual:lease-12?fps=100";
+    let mut holder = Party::start();
+    holder.ok(&format!("open {uri} wait 9 0 0 holder"));
+    holder.ok("start");
+    holder.ok("frame");
+    let mut evictor = Party::start();
+    // Its frame is out for most of the grace, and everything else that could be noticed is no reason to hurry.
+    evictor.order(&format!("open {uri} evict 0 20000 2000 evictor"));
+    assert!(holder.callback().ends_with("evictor"));
+    let other = Camera::open(uri, OpenOptions { timeout: Some(Duration::from_millis(500)), ..OpenOptions::default() });
+    assert_eq!(other.err().unwrap().kind(), camlease::Kind::Busy);
+    assert_eq!(holder.tell("check"), "OK", "it is alive, and has its frame");
+    holder.ok("release");
+    assert!(evictor.answer().starts_with("OK"));
+    holder.refused("frame", "EVICTED");
+    // Two who evict at the same time: whoever comes second asks the first.
+    let mut second = Party::start();
+    second.ok(&format!("open {uri} evict 0 20000 500 second"));
+    evictor.refused("start", "EVICTED");
+    second.ok("start");
+    second.ok("frame");
+}
+
 /// Containers that share the runtime folder, and neither processes nor networks.
 #[test]
 fn containers_know_each_other() {

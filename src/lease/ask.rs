@@ -6,7 +6,6 @@ use std::os::fd::RawFd;
 use std::path::Path;
 use std::time::Duration;
 
-use super::doorbell::GRACE_MOST;
 use super::record::{field, number, one_line};
 use super::{Asker, Filing, Found, find};
 use crate::error::{Error, Kind, Result};
@@ -97,26 +96,28 @@ impl Ask {
 
     pub fn progress(&mut self) -> Progress {
         let mut bytes = [0u8; policy::PAGE];
-        loop {
-            let (length, passed) = match self.socket.receive(&mut bytes) {
-                Ok(message) => message,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Pending,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return Progress::Gone,
-            };
-            match (&bytes[..length], passed) {
-                (YIELDS, _) => {}
-                // A user whose process keeps a copy could go on meddling with it: from another user than root it is
-                // let go of, and claimed anew.
-                (HANDED, Some(camera)) if [0, kernel::effective_user()].contains(&self.holder.uid) => {
-                    return Progress::Handed(camera);
-                }
-                (other, _) => {
-                    let reason = std::str::from_utf8(other).ok().and_then(|text| text.strip_prefix(KEPT));
-                    return reason.map_or(Progress::Gone, |reason| {
-                        Progress::Refused(format!("{} keeps it: {}", self.holder.words(), one_line(reason)))
-                    });
-                }
+        // A user whose process keeps a copy could go on meddling with it: from another user than root the camera is not
+        // taken, but claimed anew once it is let go of.
+        let received = match [0, kernel::effective_user()].contains(&self.holder.uid) {
+            true => self.socket.receive(&mut bytes),
+            false => self.socket.receive_words(&mut bytes).map(|length| (length, None)),
+        };
+        let (length, passed) = match received {
+            Ok(message) => message,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Progress::Pending;
+            }
+            Err(_) => return Progress::Gone,
+        };
+        match (&bytes[..length], passed) {
+            // One message for each call: a holder that goes on talking must not keep the one who asks.
+            (YIELDS, _) => Progress::Pending,
+            (HANDED, Some(camera)) => Progress::Handed(camera),
+            (other, _) => {
+                let reason = std::str::from_utf8(other).ok().and_then(|text| text.strip_prefix(KEPT));
+                reason.map_or(Progress::Gone, |reason| {
+                    Progress::Refused(format!("{} keeps it: {}", self.holder.words(), one_line(reason)))
+                })
             }
         }
     }
@@ -151,7 +152,7 @@ pub fn parse(text: &str, peer: Peer) -> Option<Asker> {
         name: one_line(field(text, "name")?),
         priority: number(text, "priority")?,
         must: number::<u8>(text, "must")? != 0,
-        grace: Duration::from_millis(number(text, "grace")?).min(GRACE_MOST),
+        grace: Duration::from_millis(number(text, "grace")?).min(policy::GRACE_MOST),
     })
 }
 
@@ -183,6 +184,6 @@ mod tests {
             assert!(parse(bad, peer).is_none(), "{bad:?}");
         }
         let long = good.replace("250", "99999999999");
-        assert_eq!(parse(&long, peer).unwrap().grace, GRACE_MOST, "a grace has a bound");
+        assert_eq!(parse(&long, peer).unwrap().grace, policy::GRACE_MOST, "a grace has a bound");
     }
 }

@@ -4,12 +4,13 @@ use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Asker;
 use super::ask::{self, GONE, HANDED, KEPT, YIELDS};
 use crate::kernel::{self, Event, Fd, MessageSocket, Thread, poll, readable};
-use crate::{policy, timed};
+use crate::slab::Slab;
+use crate::{fork, policy, timed};
 
 const THREAD: &CStr = c"camlease-lease";
 
@@ -35,8 +36,15 @@ pub enum HandedOver {
     Camera(Fd),
     /// It is free: there was nothing to pass on.
     Free,
-    /// Its driver does not return.
-    Hangs,
+}
+
+/// The threads of all doorbells, by whose process they are.
+static DOORBELLS: Slab<u64> = Slab::new(14);
+
+/// Whether one of this process's is there still, as one is for a moment whose callback closed the camera. An unload takes
+/// the code away beneath it.
+pub fn are_left() -> bool {
+    DOORBELLS.each().any(|(_, epoch)| *epoch == fork::epoch())
 }
 
 pub struct Doorbell {
@@ -53,8 +61,15 @@ impl Doorbell {
         let stop = Arc::new(Event::new()?);
         let door = Arc::<Mutex<Option<Weak<dyn Door>>>>::default();
         let (stopped, opens) = (stop.clone(), door.clone());
-        let thread = Thread::start(THREAD, move || serve(socket, &stopped, &opens));
-        let thread = thread.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        let own = DOORBELLS.insert(fork::epoch()).ok();
+        let thread = Thread::start(THREAD, move || {
+            serve(socket, &stopped, &opens);
+            own.map(|own| DOORBELLS.remove(own));
+        });
+        let thread = thread.inspect_err(|_| {
+            own.map(|own| DOORBELLS.remove(own));
+            let _ = std::fs::remove_file(path);
+        })?;
         Ok(Doorbell { thread, stop, door, path: path.to_owned() })
     }
 
@@ -91,7 +106,16 @@ fn serve(socket: MessageSocket, stop: &Event, door: &Mutex<Option<Weak<dyn Door>
             return;
         }
         // One who hung up again is no reason to end, and one who comes before the camera is there finds nobody.
-        let Ok(caller) = socket.accept() else { continue };
+        let caller = match socket.accept() {
+            Ok(caller) => caller,
+            Err(error) => {
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) {
+                    // The caller stays in the queue: without a pause this would go round and round.
+                    let _ = poll(&mut fds[1..], Some(Instant::now() + policy::ACCEPT_PAUSE));
+                }
+                continue;
+            }
+        };
         let Some(door) = timed::lock(door).clone() else { continue };
         let Some(door) = door.upgrade() else { return };
         if answer(&caller, stop, door.as_ref()) {
@@ -112,7 +136,7 @@ fn answer(caller: &MessageSocket, stop: &Event, door: &dyn Door) -> bool {
         return false;
     }
     let mut bytes = [0u8; policy::PAGE];
-    let Ok((length, _unwanted)) = caller.receive(&mut bytes) else { return false };
+    let Ok(length) = caller.receive_words(&mut bytes) else { return false };
     let text = std::str::from_utf8(&bytes[..length]).ok();
     // One who has given up gets nothing, and its holder is not to lose the camera to nobody.
     let mut hangup = [readable(caller.fd())];
@@ -135,7 +159,6 @@ fn answer(caller: &MessageSocket, stop: &Event, door: &dyn Door) -> bool {
             let sent = match door.hand_over(Instant::now() + asker.grace) {
                 HandedOver::Camera(camera) => caller.send(HANDED, Some(&camera)),
                 HandedOver::Free => caller.send(GONE, None),
-                HandedOver::Hangs => caller.send(format!("{KEPT}its driver does not return").as_bytes(), None),
             };
             if let Err(error) = sent {
                 log::info!("the one who asked (pid {}) has gone: {error}", asker.pid);
@@ -144,6 +167,3 @@ fn answer(caller: &MessageSocket, stop: &Event, door: &dyn Door) -> bool {
         }
     }
 }
-
-/// The longest grace that is waited for: one who asks with more has made a mistake.
-pub const GRACE_MOST: Duration = Duration::from_secs(3600);

@@ -75,6 +75,9 @@ fn check(path: &Path) -> Result<(), &'static str> {
     if folder.uid() != 0 && folder.uid() != crate::kernel::effective_user() {
         return Err("it belongs to another user");
     }
+    if folder.mode() & 0o2000 != 0 {
+        return Err("files in it get its group, whoever makes them (the set-group-id bit)");
+    }
     if folder.mode() & 0o022 != 0 && folder.mode() & 0o1000 == 0 {
         return Err("others may remove files in it (the sticky bit is missing)");
     }
@@ -90,7 +93,9 @@ mod tests {
         let base = env::temp_dir().join(format!("camlease-folder-{}", std::process::id()));
         fs::create_dir(&base).unwrap();
         let set = |mode| fs::set_permissions(&base, fs::Permissions::from_mode(mode)).unwrap();
-        for (mode, trusted) in [(0o700, true), (0o755, true), (0o1777, true), (0o777, false), (0o775, false)] {
+        for (mode, trusted) in
+            [(0o700, true), (0o755, true), (0o1777, true), (0o777, false), (0o775, false), (0o3777, false)]
+        {
             set(mode);
             assert_eq!(check(&base).is_ok(), trusted, "{mode:o}");
         }

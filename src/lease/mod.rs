@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use std::{fs, process};
@@ -17,7 +17,7 @@ use procfs::process::Process;
 use self::folder::Folder;
 use self::record::{DOING_AT, Doing, Entry};
 use crate::backend::Source;
-use crate::holders::{self, Activity, Holders};
+use crate::holders::{self, Activity, Holder, Holders};
 use crate::kernel::{self, Fd};
 use crate::{policy, timed};
 
@@ -27,7 +27,7 @@ mod folder;
 mod record;
 
 pub use ask::{Ask, Petition, Progress};
-pub use doorbell::{Door, Doorbell, HandedOver, Verdict};
+pub use doorbell::{Door, Doorbell, HandedOver, Verdict, are_left as doorbells_are_left};
 
 /// What a holder tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,8 +118,16 @@ pub struct Found {
     pub uid: u32,
     pub start_time: u64,
     pub record: Record,
+    file: PathBuf,
     /// Where its holder can be asked.
     door: PathBuf,
+}
+
+impl Found {
+    /// Its file, by which it is known: no other lease has the same name.
+    pub fn lease(&self) -> &Path {
+        &self.file
+    }
 }
 
 /// A lease of this process. Dropping it gives it up.
@@ -162,6 +170,9 @@ impl Past {
 
 const PREFIX: &str = "camlease-";
 const DOOR: &str = ".ask";
+const TAG_LENGTH: usize = 16;
+/// With the folder, as /proc/self/fd/N or as /run/camlease, it is less than a path's 107.
+const DOOR_NAME_MOST: usize = 80;
 
 fn prefix_of(key: &str) -> String {
     format!("{PREFIX}{key}.")
@@ -170,8 +181,20 @@ fn prefix_of(key: &str) -> String {
 /// The names of leases under `key`, not of another camera whose key begins like it.
 fn names(folder: &Folder, key: &str) -> Vec<String> {
     let prefix = prefix_of(key);
-    let is_tag = |tag: &str| tag.len() == 16 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    folder.names(&prefix).into_iter().filter(|name| is_tag(&name[prefix.len()..])).collect()
+    let is_tag = |tag: &str| tag.len() == TAG_LENGTH && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut names = folder.names(&prefix);
+    names.retain(|name| is_tag(&name[prefix.len()..]));
+    // Anybody can put any number of files there.
+    names.truncate(policy::LEASES_MOST);
+    names
+}
+
+/// The name of the socket beside a lease. Without a long key: a socket's path has 107 bytes at most.
+fn door_of(name: &str) -> String {
+    match name.len() > DOOR_NAME_MOST {
+        true => format!("{PREFIX}{}{DOOR}", &name[name.len() - TAG_LENGTH..]),
+        false => format!("{name}{DOOR}"),
+    }
 }
 
 impl Lease {
@@ -193,7 +216,7 @@ impl Lease {
         for folder in Folder::all_for_writing() {
             match create(&folder, filing, &entry) {
                 Ok((name, file)) => {
-                    let path = folder.path_of(&format!("{name}{DOOR}"));
+                    let path = folder.path_of(&door_of(&name));
                     let bell = Doorbell::hang(&path)
                         .inspect_err(|e| log::warn!("{}: nobody can ask this holder: {e}", path.display()))
                         .ok();
@@ -277,7 +300,7 @@ impl Drop for Paper {
         }
         // First: one that is killed in between leaves the lease, and whoever finds that removes both. By its name alone a
         // socket would be found by nobody.
-        let _ = self.folder.remove(&format!("{}{DOOR}", self.name));
+        let _ = self.folder.remove(&door_of(&self.name));
         // One that only waited leaves the past to the next one.
         if self.is_held && self.past.swept().remains {
             self.write(Doing::Ended);
@@ -358,36 +381,34 @@ pub fn find(filings: &[Filing]) -> Vec<Found> {
                 users.have(about) && matches!(entry.doing, Doing::Open | Doing::Streaming)
             };
             let Some((entry, about)) = look(&file).filter(believed) else { continue };
-            let door = folder.path_of(&format!("{name}{DOOR}"));
-            if let Some(lease) = verify(entry, about.uid(), door) {
-                found.push(lease);
-            }
+            let (file, door) = (folder.path_of(&name), folder.path_of(&door_of(&name)));
+            found.extend(verify(entry, about.uid(), file, door));
         }
     }
     found
 }
 
 /// Whether a lease says what the owner of its file may say, in this process's numbers.
-fn verify(entry: Entry, owner: u32, door: PathBuf) -> Option<Found> {
+fn verify(entry: Entry, owner: u32, file: PathBuf, door: PathBuf) -> Option<Found> {
     let record = entry.record();
     if entry.space != process_space() {
-        // Its numbers are another container's; the kernel translates the socket's.
-        let peer = ask::peer_of(&door);
-        let pid = peer.filter(|peer| peer.uid == owner || owner == 0).map_or(0, |peer| peer.pid);
-        let start_time = start_time(pid).unwrap_or(0);
-        return Some(Found { pid, uid: owner, start_time, record, door });
+        // Its numbers are another container's; the kernel translates the socket's. That is the number of the process
+        // which listened first, and by now perhaps another user's.
+        let peer = ask::peer_of(&door).filter(|peer| peer.uid == owner || owner == 0);
+        let (pid, start_time) = peer.and_then(|peer| owned(peer.pid, owner)).unwrap_or((0, 0));
+        return Some(Found { pid, uid: owner, start_time, record, file, door });
     }
-    let process = Process::new(entry.pid).ok()?;
+    let (pid, start_time) = owned(entry.pid, owner).filter(|process| process.1 == entry.start_time)?;
+    let uid = Process::new(pid).ok()?.uid().ok()?;
+    Some(Found { pid, uid, start_time, record, file, door })
+}
+
+/// A process and its start, if it is one that this user might signal: nobody names another's.
+fn owned(pid: i32, owner: u32) -> Option<(i32, u64)> {
+    let process = Process::new(pid).ok().filter(|_| pid > 0)?;
     let status = process.status().ok()?;
-    let is_owners = owner == 0 || [status.euid, status.ruid, status.suid, status.fuid].contains(&owner);
-    let is_it = process.stat().ok()?.starttime == entry.start_time;
-    (is_owners && is_it).then_some(Found {
-        pid: entry.pid,
-        uid: status.euid,
-        start_time: entry.start_time,
-        record,
-        door,
-    })
+    let is_owners = owner == 0 || [status.ruid, status.suid].contains(&owner);
+    Some((pid, process.stat().ok()?.starttime)).filter(|_| is_owners)
 }
 
 /// Removes what dead holders left behind, and tells how the last of them ended.
@@ -398,14 +419,16 @@ fn sweep(filing: &Filing) -> Swept {
     for folder in Folder::all() {
         for name in names(&folder, &filing.key) {
             let lock = |file: &Fd| kernel::lock_for_writing(file).is_ok();
-            let to_remove = folder.open(&name, libc::O_RDWR).ok().filter(|file| comes_free(file, deadline, lock));
+            // What others put there is passed over at once: it says nothing, and is not to be waited for.
+            let is_users = |file: &Fd| file.as_file().metadata().is_ok_and(|about| filing.users.have(&about));
+            let open = |access| folder.open(&name, access).ok().filter(is_users);
+            let to_remove = open(libc::O_RDWR).filter(|file| comes_free(file, deadline, lock));
             let removable = to_remove.is_some();
-            let Some(file) = to_remove.or_else(|| folder.open(&name, libc::O_RDONLY).ok()) else { continue };
+            let Some(file) = to_remove.or_else(|| open(libc::O_RDONLY)) else { continue };
             if !removable && !comes_free(&file, deadline, |file| !kernel::is_locked_for_writing(file)) {
-                continue; // it is somebody's: not of this camera any more, or of a hostile user's making
+                continue; // it is somebody's: one who waits, or it is not of this camera any more
             }
-            if let Some((entry, about)) = look(&file)
-                && filing.users.have(&about)
+            if let Some((entry, _)) = look(&file)
                 && entry.doing != Doing::Waiting
                 && entry.boot == boot()
                 && entry.instance == filing.instance
@@ -414,7 +437,7 @@ fn sweep(filing: &Filing) -> Swept {
                 last = Some(entry);
             }
             if removable {
-                let _ = folder.remove(&format!("{name}{DOOR}"));
+                let _ = folder.remove(&door_of(&name));
             }
             remains |= !removable || folder.remove(&name).is_err();
         }
@@ -439,7 +462,9 @@ fn comes_free(file: &Fd, deadline: Instant, is_free: impl Fn(&Fd) -> bool) -> bo
         if is_free(file) {
             return true;
         }
-        let ends = look(file).is_some_and(|(entry, _)| entry.space == process_space() && is_ending(&entry));
+        let ends =
+            |entry: Entry| entry.space == process_space() && crate::process::is_ending(entry.pid, entry.start_time);
+        let ends = look(file).is_some_and(|(entry, _)| ends(entry));
         if !ends || Instant::now() >= deadline {
             return is_free(file); // it may have ended just before it was looked for
         }
@@ -447,19 +472,14 @@ fn comes_free(file: &Fd, deadline: Instant, is_free: impl Fn(&Fd) -> bool) -> bo
     }
 }
 
-/// Whether the process that wrote it is on its way out, or gone.
-fn is_ending(entry: &Entry) -> bool {
-    const PF_EXITING: u32 = 0x4;
-    let stat = Process::new(entry.pid).and_then(|process| process.stat());
-    stat.map_or(true, |stat| stat.starttime != entry.start_time || stat.flags & PF_EXITING != 0)
-}
-
 /// Who has a camera: from /proc, and with what the holders tell of themselves.
 pub fn holders(source: &dyn Source) -> Holders {
+    let is_its = |holder: &Holder, lease: &Found| {
+        (holder.pid, holder.start_time) == (lease.pid, lease.start_time) && holder.other_node.is_none()
+    };
     let mut all = source.holders();
     for lease in find(&source.filings()) {
-        if let Some(holder) = all.list.iter_mut().find(|holder| holder.pid == lease.pid && holder.other_node.is_none())
-        {
+        if let Some(holder) = all.list.iter_mut().find(|holder| is_its(holder, &lease)) {
             holder.lease = Some(lease.record);
             continue;
         }
@@ -475,10 +495,6 @@ pub fn holders(source: &dyn Source) -> Holders {
     }
     all.sort();
     all
-}
-
-fn start_time(pid: i32) -> Option<u64> {
-    (pid > 0).then(|| Process::new(pid).ok()?.stat().ok()).flatten().map(|stat| stat.starttime)
 }
 
 /// The name space in which this process's numbers count.
