@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -38,18 +39,20 @@ pub enum HandedOver {
     Free,
 }
 
-/// The threads of all doorbells, by whose process they are.
-static DOORBELLS: Slab<u64> = Slab::new(14);
+/// The threads that nobody waits for any more, by whose process they are.
+static LEFT: Slab<u64> = Slab::new(14);
 
 /// Whether one of this process's is there still, as one is for a moment whose callback closed the camera. An unload takes
 /// the code away beneath it.
 pub fn are_left() -> bool {
-    DOORBELLS.each().any(|(_, epoch)| *epoch == fork::epoch())
+    LEFT.each().any(|(_, epoch)| *epoch == fork::epoch())
 }
 
 pub struct Doorbell {
     thread: Thread,
     stop: Arc<Event>,
+    /// Its place in [`LEFT`], or 0.
+    left: Arc<AtomicU64>,
     door: Arc<Mutex<Option<Weak<dyn Door>>>>,
     path: PathBuf,
 }
@@ -61,16 +64,14 @@ impl Doorbell {
         let stop = Arc::new(Event::new()?);
         let door = Arc::<Mutex<Option<Weak<dyn Door>>>>::default();
         let (stopped, opens) = (stop.clone(), door.clone());
-        let own = DOORBELLS.insert(fork::epoch()).ok();
+        let left = Arc::<AtomicU64>::default();
+        let place = left.clone();
         let thread = Thread::start(THREAD, move || {
             serve(socket, &stopped, &opens);
-            own.map(|own| DOORBELLS.remove(own));
+            LEFT.remove(place.load(Ordering::SeqCst));
         });
-        let thread = thread.inspect_err(|_| {
-            own.map(|own| DOORBELLS.remove(own));
-            let _ = std::fs::remove_file(path);
-        })?;
-        Ok(Doorbell { thread, stop, door, path: path.to_owned() })
+        let thread = thread.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        Ok(Doorbell { thread, stop, left, door, path: path.to_owned() })
     }
 
     /// The camera is there to be asked for. Its thread is not woken: that would take the processor from whoever has
@@ -90,10 +91,15 @@ impl Doorbell {
         }
         self.stop();
         let _ = std::fs::remove_file(&self.path);
+        // Before it is waited for: it may end, and leave its place, the moment after the wait was given up.
+        let place = LEFT.insert(fork::epoch()).unwrap_or(0);
+        self.left.store(place, Ordering::SeqCst);
         if self.thread.is_current() {
             // The host closes the camera in the callback about the one who asks.
             self.thread.detach();
-        } else if !self.thread.join_by(deadline) {
+        } else if self.thread.join_by(deadline) {
+            LEFT.remove(place);
+        } else {
             log::warn!("{}: a callback about a hand-over does not return", self.path.display());
         }
     }

@@ -47,13 +47,14 @@ static void say(camlease_status status)
 
 static uint32_t asked(void *user_data, const camlease_asker *asker)
 {
+    int answered = answer; /* whoever reads the line may give another answer for the next */
     fprintf(stderr, "asked %d %u %d %u %llu %s\n", asker->pid, asker->uid, asker->priority, asker->must,
             (unsigned long long)asker->grace_ms, asker->name);
     if (user_data != &answer)
         abort();
-    if (answer == 2)
+    if (answered == 2)
         camlease_camera_close(camera);
-    return answer == 1 ? CAMLEASE_ANSWER_YIELD : CAMLEASE_ANSWER_BY_PRIORITY;
+    return answered == 1 ? CAMLEASE_ANSWER_YIELD : CAMLEASE_ANSWER_BY_PRIORITY;
 }
 
 static void open_camera(char *rest)
