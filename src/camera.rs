@@ -596,12 +596,6 @@ impl Shared {
         marked
     }
 
-    /// False when it had ended before.
-    fn mark_handed_to(&self, asker: &Asker) -> bool {
-        *timed::lock(&self.handed_to) = asker.to_string();
-        self.mark_ended(Kind::Evicted)
-    }
-
     /// Tells others who holds the camera, by a lease that was made ready where there is one. A camera of which others
     /// cannot be told is held all the same.
     fn file_lease(self: &Arc<Self>, ready: Option<Lease>) {
@@ -717,19 +711,14 @@ impl Door for Shared {
             return Verdict::Gone;
         }
         let asker = Asker { must: asker.must || asker.priority > self.priority, ..asker.clone() };
-        // Lost already when the host is told: its next call says so.
-        if asker.must && !self.mark_handed_to(&asker) {
-            return Verdict::Gone;
-        }
+        // Told before it is lost: the host may want to do something with it yet.
         let answer = self.on_ask.as_ref().map_or(Answer::ByPriority, |told| told(&asker));
-        if asker.must {
-            return Verdict::Yield;
-        }
-        if answer == Answer::ByPriority {
+        if !asker.must && answer == Answer::ByPriority {
             let (own, other) = (self.priority, asker.priority);
             return Verdict::Keep(format!("its priority is {own}, and the one who asks has {other}"));
         }
-        match self.mark_handed_to(&asker) {
+        *timed::lock(&self.handed_to) = asker.to_string();
+        match self.mark_ended(Kind::Evicted) {
             true => Verdict::Yield,
             false => Verdict::Gone,
         }

@@ -92,8 +92,8 @@ pub const CAMLEASE_ANSWER_BY_PRIORITY: u32 = 0;
 /// The one who asks gets the camera.
 pub const CAMLEASE_ANSWER_YIELD: u32 = 1;
 
-/// Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1 it is lost
-/// already; else it is when the callback yields. Then calls on it return CAMLEASE_EVICTED, its descriptor
+/// Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1, or the callback
+/// yields, it is lost once the callback has returned: then calls on it return CAMLEASE_EVICTED, its descriptor
 /// (camlease_camera_fd) is readable, and the camera changes hands as soon as the host has released its frames, or closes
 /// it, or grace_ms are over: frames that are out stay readable. The callback may call this library, close this camera
 /// included, must return soon, and must not throw.
