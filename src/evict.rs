@@ -11,7 +11,7 @@ use crate::acquire;
 use crate::backend::{self, Device, Source};
 use crate::error::{Error, Kind, Result};
 use crate::holders::{Activity, Condition, Holder, Holders, user_name};
-use crate::kernel::{Event, poll, readable};
+use crate::kernel::{self, Event, poll, readable};
 use crate::lease::{self, Ask, Filing, Petition, Progress};
 use crate::policy;
 use crate::process::{Missing, Process, ancestors, own_pid, stuck, stuck_in};
@@ -180,14 +180,21 @@ pub(crate) fn evict_holders(
     sleep: Sleep<'_>,
 ) -> Result<Round> {
     let mut seen = keepers(lease::holders(source).list);
-    if !hangs(&seen) {
-        let device = claim(source)?;
-        if device.is_some() {
-            return Ok(Round { list: Vec::new(), device, kept: false, left_alone: false });
+    loop {
+        if !hangs(&seen) {
+            let device = claim(source)?;
+            if device.is_some() {
+                return Ok(Round { list: Vec::new(), device, kept: false, left_alone: false });
+            }
+            if seen.0.is_empty() {
+                seen = keepers(lease::holders(source).list); // it came between the look and the claim
+            }
         }
-        if seen.0.is_empty() {
-            seen = keepers(lease::holders(source).list); // it came between the look and the claim
+        if !seen.0.iter().any(is_newborn) {
+            break;
         }
+        sleep(&mut Vec::new(), Instant::now() + policy::EVICTION_LOOK)?;
+        seen = keepers(lease::holders(source).list);
     }
     let filings = source.filings();
     if filings.len() > 1 {
@@ -238,6 +245,17 @@ fn keepers(mut holders: Vec<Holder>) -> (Vec<Holder>, bool) {
         holders.retain(|holder| holder.other_node.is_none());
     }
     (holders, certain)
+}
+
+/// Whether it may be the child that a holder is just making, to run another program: it has the holder's open files
+/// until then, and means nothing by it.
+fn is_newborn(holder: &Holder) -> bool {
+    if holder.lease.is_some() || holder.start_time == 0 {
+        return false;
+    }
+    let born = Duration::from_secs_f64(holder.start_time as f64 / kernel::ticks_per_second());
+    let now = Duration::from_nanos(kernel::clock_ns(libc::CLOCK_BOOTTIME) as u64);
+    now.saturating_sub(born) < policy::EVICTION_AGE
 }
 
 /// Whether its holder is inside the driver, which may make whoever claims the camera wait as well.

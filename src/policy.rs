@@ -48,6 +48,10 @@ pub const RESET_TIMEOUT: Duration = Duration::from_millis(10_000);
 /// the reset comes.
 pub const RESET_CLOSE_PATIENCE: Duration = Duration::from_millis(1000);
 
+/// Younger processes without a lease are not ended: a holder's child has its open files from fork to exec, or until it
+/// has let go of them, for as long as a busy machine takes to come to it.
+pub const EVICTION_AGE: Duration = Duration::from_millis(500);
+
 /// How often an eviction tries whether the camera is free: a holder that lets go without ending gives no notice.
 pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
 

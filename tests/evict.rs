@@ -578,7 +578,7 @@ fn a_cancelled_eviction_tells_what_it_did() {
             let options = EvictOptions { cancel: Some(&cancel), grace: PATIENCE, ..EvictOptions::default() };
             evict(&evictee.uri, options).unwrap_err()
         });
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(1000)); // it is old enough to be ended by then
         cancel.signal();
         evicting.join().unwrap()
     });
