@@ -105,6 +105,11 @@ fn answer(caller: &MessageSocket, stop: &Event, door: &dyn Door) -> bool {
     let mut bytes = [0u8; policy::PAGE];
     let Ok((length, _unwanted)) = caller.receive(&mut bytes) else { return false };
     let text = std::str::from_utf8(&bytes[..length]).ok();
+    // One who has given up gets nothing, and its holder is not to lose the camera to nobody.
+    let mut hangup = [readable(caller.fd())];
+    if poll(&mut hangup, Some(Instant::now())).is_err() || hangup[0].revents & libc::POLLHUP != 0 {
+        return false;
+    }
     // One who only looks who is here hangs up without a word.
     let Some(asker) = text.and_then(|text| ask::parse(text, peer)) else { return false };
     match door.asked(&asker) {
