@@ -234,6 +234,8 @@ impl Drop for Paper {
             return;
         }
         if let Err(error) = self.folder.remove(&self.name) {
+            // What stays must not be taken for the lease of a holder that died.
+            self.write(Doing::Ended);
             log::warn!("{}: {error}", self.folder.path_of(&self.name).display());
         }
     }
@@ -249,24 +251,31 @@ fn create(folder: &Folder, filing: &Filing, entry: &Entry) -> io::Result<(String
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
         };
-        let locked = kernel::lock_for_writing(&file);
-        // One who sweeps may have taken it for a dead holder's in between, and removed it.
-        match locked {
-            Ok(()) if file.as_file().metadata()?.nlink() == 1 => {
-                file.as_file().write_all_at(entry.to_text().as_bytes(), 0)?;
-                if let Users::Group(group) = filing.users {
-                    // One who got the camera past its group, by an access list say, is believed by root and itself.
-                    let _ = std::os::unix::fs::fchown(&*file.as_file(), None, Some(group));
-                }
-                file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-                return Ok((name, file));
-            }
-            Ok(()) => {}
+        match fill(&file, filing, entry) {
+            Ok(true) => return Ok((name, file)),
+            Ok(false) => {}
             Err(error) => refusal = error,
         }
+        // Before its lock is gone: without, it is a dead holder's.
         let _ = folder.remove(&name);
     }
     Err(refusal)
+}
+
+/// Writes a lease into its new file. False when the file was taken away meanwhile.
+fn fill(file: &Fd, filing: &Filing, entry: &Entry) -> io::Result<bool> {
+    kernel::lock_for_writing(file)?;
+    // One who sweeps may have taken it for a dead holder's in between, and removed it.
+    if file.as_file().metadata()?.nlink() != 1 {
+        return Ok(false);
+    }
+    file.as_file().write_all_at(entry.to_text().as_bytes(), 0)?;
+    if let Users::Group(group) = filing.users {
+        // One who got the camera past its group, by an access list say, is believed by root and itself.
+        let _ = std::os::unix::fs::fchown(&*file.as_file(), None, Some(group));
+    }
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    Ok(true)
 }
 
 /// What stands in a lease's file, by its open file. `None` for what is no lease's.
