@@ -273,22 +273,21 @@ impl Camera {
     /// Gets a camera back that was handed over to somebody else, or that is gone: waits until it is free. Closing it
     /// from another thread ends the wait.
     pub fn regain(&self, timeout: Option<Duration>) -> Result<()> {
+        let _inside = signals::inside();
+        let _opening = acquire::Opening::begin();
         let shared = &self.shared;
-        let end = shared.ended.load(Ordering::SeqCst);
-        if end == 0 && shared.epoch == fork::epoch() {
-            return Err(shared.wrong_state("it is held; only a camera that was handed over or is gone can be regained"));
-        }
-        if is_final(end) || shared.epoch != fork::epoch() {
-            return Err(shared.refusal());
-        }
+        shared.loss()?;
         let cancel = Arc::new(Event::new().map_err(|e| Error::system(format!("{}: regaining it", shared.uri), e))?);
-        {
+        let end = {
             let mut regaining = timed::lock(&shared.regaining);
             if regaining.is_some() {
                 return Err(shared.wrong_state("another thread waits to regain it already"));
             }
+            // Again: that thread may have got it back just now, and a wait for one's own camera does not end.
+            let end = shared.loss()?;
             *regaining = Some(cancel.clone());
-        }
+            end
+        };
         let regained = shared.regain(end, timeout, &cancel);
         *timed::lock(&shared.regaining) = None;
         regained
@@ -461,6 +460,15 @@ impl Shared {
         }
     }
 
+    /// How the camera was lost that is to be regained.
+    fn loss(&self) -> Result<u8> {
+        match self.ended.load(Ordering::SeqCst) {
+            end if self.epoch != fork::epoch() || is_final(end) => Err(self.refusal()),
+            0 => Err(self.wrong_state("it is held; only a camera that was handed over or is gone can be regained")),
+            end => Ok(end),
+        }
+    }
+
     fn wrong_state(&self, why: &str) -> Error {
         Error::new(Kind::WrongState, format!("{}: {why}", self.identity.uri))
     }
@@ -586,6 +594,10 @@ impl Shared {
         match Lease::take(&filing, &self.holder_name, self.priority, door) {
             Ok(lease) => *timed::lock(&self.lease) = Some(lease),
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
+        }
+        // Whoever closed it meanwhile may have found no lease to give up.
+        if is_final(self.ended.load(Ordering::SeqCst)) {
+            drop(self.take_lease());
         }
     }
 

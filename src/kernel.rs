@@ -629,21 +629,20 @@ pub struct Thread {
     epoch: u64,
 }
 
-type Body = Box<dyn FnOnce() + Send>;
-
 impl Thread {
     /// Starts it with all signals blocked: the host's handlers are not to run in a thread that it does not know.
-    pub fn start(name: &CStr, body: impl FnOnce() + Send + 'static) -> std::io::Result<Thread> {
-        extern "C" fn run(body: *mut libc::c_void) -> *mut libc::c_void {
+    pub fn start<F: FnOnce() + Send + 'static>(name: &CStr, body: F) -> std::io::Result<Thread> {
+        extern "C" fn run<F: FnOnce()>(body: *mut libc::c_void) -> *mut libc::c_void {
+            // On the thread's own stack: in a child, which has no such thread, memory that is known to it alone is a leak
+            // to those who look for them.
             // SAFETY: the pointer that `start` made, taken once.
-            let body: Box<Body> = unsafe { Box::from_raw(body.cast()) };
+            let body: F = *unsafe { Box::from_raw(body.cast::<F>()) };
             // Nobody is left to be told of a panic.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
             std::ptr::null_mut()
         }
-        let body: Box<Body> = Box::new(Box::new(body));
-        let body = Box::into_raw(body);
-        match start_thread(run, body.cast()) {
+        let body = Box::into_raw(Box::new(body));
+        match start_thread(run::<F>, body.cast()) {
             Some(thread) => {
                 // SAFETY: a thread that was neither joined nor detached, and a name of up to 15 bytes.
                 unsafe { libc::pthread_setname_np(thread, name.as_ptr()) };

@@ -14,7 +14,7 @@ use crate::holders::{Activity, Holders};
 use crate::kernel::{self, Event, Thread, readable};
 use crate::lease::{self, LastExit};
 use crate::uri::Uri;
-use crate::{exit, policy, timed};
+use crate::{exit, policy, signals, timed};
 
 const PLUG_IN_AGAIN: &str = "unplug it and plug it in again";
 
@@ -22,6 +22,8 @@ impl Camera {
     /// Resets the camera's port, and waits for its return and a fresh frame. A stream goes on. Other calls wait
     /// meanwhile.
     pub fn reset(&self, timeout: Option<Duration>) -> Result<()> {
+        // It waits with locks that a release on a signal needs.
+        let _inside = signals::inside();
         let reset = Reset::begin(&self.shared.identity.uri, timeout, Some(&self.shared.wake))?;
         let mut is_other_device = false;
         let outcome = self.shared.reset(&reset, &mut is_other_device);
