@@ -757,7 +757,7 @@ struct camlease_camera_stats {
    */
   uint64_t stalls;
   /**
-   * Times that the device was opened again underneath. 0 in this version.
+   * Times that the device was opened again underneath: by camlease_camera_regain().
    */
   uint64_t reconnects;
   /**

@@ -252,7 +252,7 @@ pub struct camlease_camera_stats {
     pub resets: u64,
     /// Times that the stream stalled. 0 in this version.
     pub stalls: u64,
-    /// Times that the device was opened again underneath. 0 in this version.
+    /// Times that the device was opened again underneath: by camlease_camera_regain().
     pub reconnects: u64,
     /// Frames with the host now.
     pub frames_out: u64,
