@@ -6,7 +6,8 @@
  * Standard input has a line for each case: PHASE RULE, with RULE as interpose.c takes it, in force during one call:
  *   open, start, frame, release, stop, close: that call of an open-start-frame-stop-start-frame-close;
  *   wait: an open of the camera while it is held, for 150 ms;
- *   fork: a fork with a frame out.
+ *   fork: a fork with a frame out;
+ *   ask: an open that asks for it while it is held, with a higher priority, for 150 ms. It may get it.
  * The answer is a line of NAME=VALUE, separated by tabs, the last of them message. What failed is tried again without the
  * fault ("again"); whatever happened, the camera is closed and must have left nothing ("left"); and a life without a fault
  * follows ("next").
@@ -39,9 +40,18 @@ static struct {
     camlease_status status;
     int error;
     char message[1024];
-    unsigned seen, failed;
+    unsigned seen, failed, warned;
     double milliseconds;
 } outcome;
+
+static bool in_force;
+
+static void take_log(void *user_data, uint32_t level, const char *message)
+{
+    (void)user_data, (void)message;
+    if (level <= CAMLEASE_LOG_WARNING && in_force)
+        outcome.warned++;
+}
 
 static double milliseconds(void)
 {
@@ -61,6 +71,7 @@ static bool begin(const char *now)
         exit(2);
     }
     outcome.milliseconds = milliseconds();
+    in_force = true;
     return true;
 }
 
@@ -70,6 +81,7 @@ static camlease_status end(bool begun, camlease_status status)
         return status;
     outcome.milliseconds = milliseconds() - outcome.milliseconds;
     interpose_disarm();
+    in_force = false;
     interpose_tell(&outcome.seen, &outcome.failed);
     outcome.status = status;
     if (status) {
@@ -192,6 +204,22 @@ static void live(bool faulty, camlease_status *again)
         if (IN("wait", camlease_camera_open(uri, &options, &other)) == CAMLEASE_OK)
             expect(CAMLEASE_INTERNAL, "two have the camera");
     }
+    if (strcmp(phase, "ask") == 0 && faulty) {
+        options.on_busy = CAMLEASE_ON_BUSY_ASK;
+        options.priority = 1;
+        options.timeout_ms = 150;
+        /* whoever has it then goes on; without a fault it is asked for in time */
+        if (IN("ask", camlease_camera_open(uri, &options, &other)))
+            options.timeout_ms = 10000, expect(*again = camlease_camera_open(uri, &options, &other), "the second ask");
+        if (camlease_camera_stop(camera) != CAMLEASE_EVICTED)
+            expect(CAMLEASE_INTERNAL, "two have the camera");
+        expect(camlease_camera_close(camera), "close of one that was handed over");
+        camera = other;
+    }
+    struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
+    expect(camlease_camera_info(camera, &info), "info");
+    if (info.last_exit != CAMLEASE_EXIT_CLEAN) /* whatever could not be filed or removed: nobody died */
+        expect(CAMLEASE_INTERNAL, "the last exit");
     if (IN("start", start(camera)))
         expect(*again = start(camera), "the second start");
     if (IN("frame", camlease_camera_next_frame(camera, faulty && strcmp(phase, "frame") == 0 ? 300 : 5000, &frame)))
@@ -251,6 +279,7 @@ int main(int argc, char **argv)
     *(void **)&interpose_arm = find("interpose_arm");
     *(void **)&interpose_disarm = find("interpose_disarm");
     *(void **)&interpose_tell = find("interpose_tell");
+    expect(camlease_set_log_callback(take_log, NULL, CAMLEASE_LOG_WARNING), "set_log_callback");
     live(false, &again); /* what is there for good is there now */
     long before = anonymous();
     struct belongings first = look();
@@ -267,8 +296,9 @@ int main(int argc, char **argv)
         double begun = milliseconds();
         phase[0] = 0;
         live(false, &next);
-        printf("status=%s\terrno=%d\tseen=%u\tfailed=%u\tms=%.1f\tagain=%s\tleft=%d,%d,%d\tnext=%.1f\tmessage=%s\n",
-               camlease_status_name(outcome.status), outcome.error, outcome.seen, outcome.failed, outcome.milliseconds,
+        printf("status=%s\terrno=%d\tseen=%u\tfailed=%u\twarned=%u\tms=%.1f\tagain=%s\tleft=%d,%d,%d\tnext=%.1f\tmessage=%s\n",
+               camlease_status_name(outcome.status), outcome.error, outcome.seen, outcome.failed, outcome.warned,
+               outcome.milliseconds,
                camlease_status_name(again), left.descriptors - first.descriptors, left.threads - first.threads,
                left.mappings - first.mappings, milliseconds() - begun, outcome.message);
     }

@@ -27,7 +27,9 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <pthread.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -151,9 +153,24 @@ STAND_BETWEEN(int, bind, (int fd, __CONST_SOCKADDR_ARG address, socklen_t length
 STAND_BETWEEN(int, listen, (int fd, int backlog), (fd, backlog), true, "listen", -1)
 STAND_BETWEEN(int, connect, (int fd, __CONST_SOCKADDR_ARG address, socklen_t length), (fd, address, length), true,
               "connect", -1)
+STAND_BETWEEN(int, fchmod, (int fd, mode_t mode), (fd, mode), true, "fchmod", -1)
+STAND_BETWEEN(int, unlink, (const char *path), (path), strstr(path, "/camlease-") != NULL, "unlink", -1)
+STAND_BETWEEN(ssize_t, pwrite64, (int fd, const void *bytes, size_t length, off64_t at), (fd, bytes, length, at), true,
+              "pwrite", -1)
+/* It returns what is wrong. */
+STAND_BETWEEN(int, pthread_create,
+              (pthread_t * thread, const pthread_attr_t *attributes, void *(*body)(void *), void *argument),
+              (thread, attributes, body, argument), true, "pthread_create", rule.error)
 STAND_BETWEEN(int, pipe2, (int ends[2], int flags), (ends, flags), true, "pipe2", -1)
 
-/* With a variable tail. Only nodes of cameras are told apart from what else a process opens. */
+/* With a variable tail. Nodes of cameras and new leases are told apart from what else a process opens. */
+static bool hit_open(const char *path, int flags)
+{
+    return (strncmp(path, "/dev/video", 10) == 0 && hit("open")) ||
+           (strncmp(path, "/dev/bus/usb/", 13) == 0 && hit("open_usb")) ||
+           (strstr(path, "/camlease-") && flags & O_CREAT && hit("open_lease"));
+}
+
 #define OPEN(name)                                                                                                     \
     __attribute__((visibility("default"))) int name(const char *path, int flags, ...)                                  \
     {                                                                                                                  \
@@ -162,8 +179,7 @@ STAND_BETWEEN(int, pipe2, (int ends[2], int flags), (ends, flags), true, "pipe2"
         mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(tail, mode_t) : 0;                                        \
         va_end(tail);                                                                                                  \
         REAL(name);                                                                                                    \
-        if ((strncmp(path, "/dev/video", 10) == 0 && hit("open")) ||                                                    \
-            (strncmp(path, "/dev/bus/usb/", 13) == 0 && hit("open_usb"))) {                                                     \
+        if (hit_open(path, flags)) {                                                                                   \
             errno = rule.error;                                                                                        \
             return -1;                                                                                                 \
         }                                                                                                              \
@@ -171,6 +187,34 @@ STAND_BETWEEN(int, pipe2, (int ends[2], int flags), (ends, flags), true, "pipe2"
     }
 OPEN(open)
 OPEN(open64)
+
+__attribute__((visibility("default"))) int openat(int folder, const char *path, int flags, ...)
+{
+    va_list tail;
+    va_start(tail, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(tail, mode_t) : 0;
+    va_end(tail);
+    REAL(openat);
+    if (hit_open(path, flags)) {
+        errno = rule.error;
+        return -1;
+    }
+    return real(folder, path, flags, mode);
+}
+
+__attribute__((visibility("default"))) int fcntl(int fd, int command, ...)
+{
+    va_list tail;
+    va_start(tail, command);
+    void *argument = va_arg(tail, void *);
+    va_end(tail);
+    REAL(fcntl);
+    if (command == F_OFD_SETLK && hit("lock_lease")) {
+        errno = rule.error;
+        return -1;
+    }
+    return real(fd, command, argument);
+}
 
 __attribute__((visibility("default"))) void *mremap(void *at, size_t old, size_t new, int flags, ...)
 {

@@ -17,12 +17,13 @@ pub struct Case {
     pub status: String,
     after: bool,
     called: bool,
+    warns: bool,
 }
 
 impl Case {
     pub fn new(phase: &str, call: &str, skip: u32, count: u32, errno: i32, status: &str) -> Case {
         let (phase, call, status) = (phase.to_owned(), call.to_owned(), status.to_owned());
-        Case { phase, call, skip, count, errno, status, after: false, called: true }
+        Case { phase, call, skip, count, errno, status, after: false, called: true, warns: false }
     }
 
     /// The call is made, and its success is hidden.
@@ -33,6 +34,11 @@ impl Case {
     /// The library has no business to make this call here.
     pub fn never_called(self) -> Case {
         Case { called: false, ..self }
+    }
+
+    /// The call works all the same, and the log says what does not.
+    pub fn warns(self) -> Case {
+        Case { warns: true, ..self }
     }
 
     fn line(&self) -> String {
@@ -61,6 +67,8 @@ impl Case {
         };
         complain((number("failed") > 0.0) != self.called, format!("the call failed {} times", value("failed")));
         complain(value("status") != wanted, format!("gave {} instead of {wanted}", value("status")));
+        let silent = self.warns && number("warned").is_nan() | (number("warned") == 0.0);
+        complain(silent, "nothing in the log".to_owned());
         if self.status != "OK" {
             let errnos = match (self.status.as_str(), self.errno) {
                 ("BUSY", errno) => vec![errno, libc::EBUSY], // a lock or a wait that was refused is told as what it means
