@@ -10,6 +10,7 @@
 #include "handles.h"
 
 #include <poll.h>
+#include <stdatomic.h>
 
 #define BRIGHTNESS 0x00980900u
 #define LIVE_MOST 64
@@ -21,10 +22,11 @@ struct source {
     char uri[256];
     char name[96]; /* of a virtual camera; "" for a file */
     enum manner manner;
-    int thing; /* who has it: place among the live cameras, or -1 */
     int64_t brightness;
+    uint32_t last_exit; /* what the next to get it is told of its last holder */
 };
 #define SOURCES 10
+#define UNPLUGGED_FROM 6 /* sources before are virtual cameras that stay there */
 
 struct thing {
     void *handle;
@@ -32,6 +34,12 @@ struct thing {
     uint64_t id;
     int source;
     bool streaming, over;
+    uint32_t ended; /* what calls give since it was handed over, or released on a signal; 0 before */
+    int32_t priority;
+    char name[32];
+    uint32_t last_exit, regained;
+    struct ear *ear;
+    int32_t fd; /* 0 until it was asked for */
     uint32_t width, height, fourcc, buffers, rounds;
     uint32_t held, out; /* frames of this round with us, and of all rounds */
     uint64_t frames, corrupt, dropped, bytes_out, sequence;
@@ -60,6 +68,8 @@ static struct game {
     bool shut_down;
     int first_descriptors;
     char prefix[64];
+    uint32_t signals; /* those that cameras are released on */
+    uint64_t asks, handed_over, evictions, releases;
 } game;
 #define P (&game.player)
 
@@ -70,6 +80,113 @@ static void take_log(void *user_data, uint32_t level, const char *message)
     if (level < CAMLEASE_LOG_ERROR || level > CAMLEASE_LOG_DEBUG || !message)
         abort();
     __atomic_fetch_add(&logged, 1, __ATOMIC_RELAXED);
+}
+
+static _Atomic uint64_t signals_seen; /* by the host's own handler */
+static void take_signal(int number)
+{
+    (void)number;
+    atomic_fetch_add(&signals_seen, 1);
+}
+
+/* ---- those who ask ---- */
+
+/* An ask is known by its name, also to a callback that comes late. */
+#define ASKS 4096
+static struct asking {
+    char name[32];
+    int32_t priority;
+    uint32_t grace;
+    bool must, child;
+    atomic_bool over; /* the one who asked has left */
+} askings[ASKS];
+
+/* What a camera's on_ask does, in a thread of the library's, while this one asks. */
+enum answer { BY_PRIORITY, YIELDS, ODD, LOOKS, OPENS, CLOSES, ANSWERS };
+struct ear {
+    camlease_camera *camera;
+    int source;
+    enum answer answer;
+    bool used;
+    _Atomic bool closed;
+    atomic_int inside;
+};
+#define EARS 32
+static struct ear ears[EARS];
+static struct player hearer = { .number = 1 };
+
+static uint32_t hear(void *user_data, const camlease_asker *asker)
+{
+    struct ear *ear = user_data;
+    struct player *p = &hearer;
+    atomic_fetch_add(&ear->inside, 1);
+    unsigned serial = ASKS;
+    sscanf(asker->name, "ask %u", &serial);
+    MUST(p, serial < ASKS, "an asker is called %s", asker->name);
+    struct asking *asking = &askings[serial];
+    MUST(p, strcmp(asker->name, asking->name) == 0 && asker->struct_size == sizeof *asker);
+    MUST(p, asking->child != (asker->pid == getpid()) && asker->pid > 0 && asker->uid == geteuid());
+    MUST(p, asker->priority == asking->priority && asker->must == asking->must, "%d", asker->priority);
+    MUST(p, asker->grace_ms <= asking->grace, "%" PRIu64 " ms, not %u", asker->grace_ms, asking->grace);
+    uint32_t answer = CAMLEASE_ANSWER_BY_PRIORITY;
+    /* Once the asker has left, anything may have become of the camera. */
+#define HEARD(set, call)                                                                                               \
+    (mark(p, CAMERA), judge(p, #call, (call), (set) | (atomic_load(&asking->over) ? ~0u : 0)))
+    switch (ear->answer) {
+    case YIELDS:
+        answer = CAMLEASE_ANSWER_YIELD;
+        break;
+    case ODD:
+        answer = 2 + (uint32_t)(roll(p) >> 33);
+        break;
+    case LOOKS: {
+        struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
+        struct camlease_camera_stats stats = CAMLEASE_CAMERA_STATS_INIT;
+        int32_t fd;
+        int64_t value;
+        HEARD(S(OK), camlease_camera_info(ear->camera, &info));
+        HEARD(S(OK), camlease_camera_stats(ear->camera, &stats));
+        HEARD(S(OK), camlease_camera_fd(ear->camera, &fd));
+        HEARD(S(OK), camlease_camera_get_control(ear->camera, BRIGHTNESS, &value));
+        HEARD(S(WRONG_STATE), camlease_camera_regain(ear->camera, 0));
+        HEARD(S(UNSUPPORTED), camlease_camera_reset(ear->camera, NULL));
+        break;
+    }
+    case OPENS: {
+        char uri[128];
+        camlease_camera *camera;
+        camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
+        options.timeout_ms = 0;
+        snprintf(uri, sizeof uri, "virtual:%s-heard?width=16&height=8&fps=1000", game.prefix);
+        if (!HEARD(S(OK), camlease_camera_open(uri, &options, &camera))) {
+            HEARD(S(OK), camlease_camera_start(camera, NULL));
+            HEARD(S(OK), camlease_camera_close(camera));
+        }
+        break;
+    }
+    case CLOSES:
+        HEARD(S(OK), camlease_camera_close(ear->camera));
+        HEARD(HANDLE, camlease_camera_close(ear->camera));
+        atomic_store(&ear->closed, true);
+        answer = dice(p, 2);
+        break;
+    default:
+        break;
+    }
+    atomic_fetch_sub(&ear->inside, 1);
+    return answer;
+}
+
+static struct ear *new_ear(int source)
+{
+    for (int i = 0; i < EARS; i++)
+        if (!ears[i].used && !atomic_load(&ears[i].inside)) {
+            ears[i].source = source;
+            ears[i].answer = (enum answer)dice(P, ANSWERS);
+            ears[i].closed = false;
+            return &ears[i];
+        }
+    wrong(P, "callbacks do not return");
 }
 
 /* ---- picking handles ---- */
@@ -129,6 +246,8 @@ static void leave(enum kind kind, struct thing *thing)
     if (at >= STALE_MOST) /* old ones stay in: they are invalid for ever */
         at = dice(P, STALE_MOST);
     game.stale[kind][at] = thing->handle;
+    if (thing->ear)
+        thing->ear->used = false;
     *thing = game.live[kind][--game.count[kind]];
 }
 
@@ -143,7 +262,7 @@ static struct thing *camera_by_id(uint64_t id)
 static struct thing *holder_of(int source)
 {
     for (int i = 0; i < game.count[CAMERA]; i++)
-        if (game.live[CAMERA][i].source == source)
+        if (game.live[CAMERA][i].source == source && !game.live[CAMERA][i].ended)
             return &game.live[CAMERA][i];
     return NULL;
 }
@@ -151,7 +270,12 @@ static struct thing *holder_of(int source)
 /* For a call that needs no more than a camera that may be used. */
 static uint32_t usable(const struct thing *thing, uint32_t otherwise)
 {
-    return !thing ? HANDLE : game.shut_down ? S(SHUT_DOWN) : otherwise;
+    /* what was released on a signal was not open any more when the library was shut down */
+    return !thing                        ? HANDLE :
+           thing->ended == S(CLOSED)     ? S(CLOSED) :
+           game.shut_down                ? S(SHUT_DOWN) :
+           thing->ended                  ? thing->ended :
+                                           otherwise;
 }
 
 /* ---- cameras ---- */
@@ -212,6 +336,230 @@ static void open_no_camera(void)
              camlease_last_error_message());
 }
 
+/* Near each other most of the time. */
+static int32_t some_priority(void)
+{
+    return chance(P, 80) ? (int32_t)dice(P, 5) - 2 : (int32_t)roll(P);
+}
+
+static struct asking *new_asking(const camlease_open_options *options, const struct thing *holder, bool child)
+{
+    unsigned serial = (unsigned)(game.asks++ % ASKS);
+    struct asking *asking = &askings[serial];
+    snprintf(asking->name, sizeof asking->name, "ask %u", serial);
+    asking->priority = options->priority;
+    asking->grace = options->grace_ms ? (uint32_t)options->grace_ms : 500;
+    asking->must = options->on_busy == CAMLEASE_ON_BUSY_EVICT || options->priority > holder->priority;
+    asking->child = child;
+    atomic_store(&asking->over, false);
+    return asking;
+}
+
+/* Whether one who asks gets this camera: by priority, or because its host says so or closes it. */
+static bool is_lost(const struct thing *holder, const camlease_open_options *options)
+{
+    return options->on_busy == CAMLEASE_ON_BUSY_EVICT || options->priority > holder->priority ||
+           (holder->ear && (holder->ear->answer == YIELDS || holder->ear->answer == CLOSES));
+}
+
+/* A camera of ours is another's now. */
+static void lose(struct thing *holder, pid_t who)
+{
+    game.handed_over++;
+    struct ear *ear = holder->ear;
+    for (int64_t until = now_ns() + INT64_C(20000000000); ear && atomic_load(&ear->inside);) {
+        MUST(P, now_ns() < until, "a callback does not return");
+        usleep(100);
+    }
+    if (ear && ear->answer == CLOSES) {
+        MUST(P, atomic_load(&ear->closed));
+        leave(CAMERA, holder);
+        return;
+    }
+    holder->ended = S(EVICTED);
+    holder->streaming = false;
+    CALL(P, CAMERA, S(EVICTED), camlease_camera_stop(holder->handle));
+    char pid[32];
+    snprintf(pid, sizeof pid, "(pid %d)", (int)who);
+    MUST(P, strstr(camlease_last_error_message(), pid), "who has it? %s", camlease_last_error_message());
+    struct pollfd look = { .fd = holder->fd, .events = POLLIN };
+    MUST(P, !holder->fd || poll(&look, 1, 0) == 1, "a descriptor does not tell that the camera is lost");
+}
+
+/* The message of a BUSY. */
+static void names_holder(const struct source *s)
+{
+    char pid[32];
+    snprintf(pid, sizeof pid, "pid %d", (int)getpid());
+    MUST(P, strstr(camlease_last_error_message(), pid) && strstr(camlease_last_error_message(), s->name),
+         "who has it? %s", camlease_last_error_message());
+}
+
+static void open_one(int source)
+{
+    struct source *s = &game.sources[source];
+    struct thing *holder = s->name[0] ? holder_of(source) : NULL;
+    bool busy = holder;
+    uint32_t allowed = game.count[CAMERA] >= 8 ? 0 : S(OK);
+    if (!allowed)
+        return;
+    camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
+    options.timeout_ms = busy && chance(P, 30) ? 1 + (int32_t)dice(P, 3) : 0;
+    options.name = chance(P, 50) ? "a tester" : NULL;
+    options.priority = some_priority();
+    options.flags = (chance(P, 20) ? CAMLEASE_OPEN_WAIT_FOR_DEVICE : 0) |
+                    (chance(P, 20) ? CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT : 0);
+    options.on_busy = chance(P, 40) ? CAMLEASE_ON_BUSY_WAIT : chance(P, 60) ? CAMLEASE_ON_BUSY_ASK : CAMLEASE_ON_BUSY_EVICT;
+    options.grace_ms = chance(P, 95) ? 1 + (int32_t)dice(P, 8) : 0;
+    struct ear *ear = NULL;
+    if (chance(P, 60)) {
+        ear = new_ear(source);
+        options.on_ask = hear;
+        options.user_data = ear;
+    }
+    if (busy)
+        allowed = S(BUSY);
+    if (s->manner == UNPLUGS)
+        allowed |= S(NOT_FOUND); /* for a millisecond after it was unplugged */
+    struct thing *cancel = NULL;
+    bool hasty = false; /* the one who asks may leave before it is answered */
+    /* An ask with timeout_ms = 0 is none. */
+    bool asks = busy && !game.shut_down && options.on_busy != CAMLEASE_ON_BUSY_WAIT && chance(P, 70);
+    bool wins = asks && is_lost(holder, &options);
+    if (asks) {
+        options.name = new_asking(&options, holder, false)->name;
+        hasty = wins && chance(P, 15);
+        options.timeout_ms = hasty ? 1 + (int32_t)dice(P, 3) : !wins ? 30 : chance(P, 50) ? -1 : 60000;
+        allowed = (allowed & ~S(BUSY)) | (wins ? S(OK) : S(BUSY)) | (hasty ? S(BUSY) : 0);
+    } else if (options.on_busy != CAMLEASE_ON_BUSY_WAIT) {
+        options.timeout_ms = 0;
+    }
+    if (chance(P, 20)) {
+        options.cancel = pick(CANCEL, &cancel);
+        if (options.cancel && !cancel)
+            allowed = HANDLE, asks = false;
+        else if (cancel && cancel->signalled && busy && !asks && options.on_busy == CAMLEASE_ON_BUSY_WAIT && chance(P, 50)) {
+            options.timeout_ms = chance(P, 50) ? -1 : 60000;
+            allowed = S(CLOSED) | (allowed & S(NOT_FOUND));
+        } else if (cancel && cancel->signalled) {
+            allowed |= S(CLOSED);
+            hasty = wins;
+        }
+    }
+    if (game.shut_down)
+        allowed = S(SHUT_DOWN) | (allowed & HANDLE);
+    const camlease_open_options *given = &options;
+    bool fault = false;
+    static struct { camlease_open_options known; uint8_t more[64]; } newer;
+    switch (dice(P, 34)) {
+    case 0:
+        options.timeout_ms = -2 - (int32_t)dice(P, 1000);
+        fault = true;
+        break;
+    case 1:
+        options.grace_ms = -1 - (int32_t)(roll(P) >> 34);
+        fault = true;
+        break;
+    case 2:
+        options.on_busy = 3 + (uint32_t)(roll(P) >> 34);
+        fault = true;
+        break;
+    case 3:
+        options.flags |= 4u << dice(P, 30);
+        fault = true;
+        break;
+    case 4:
+        options.struct_size = dice(P, 2) ? dice(P, 8) : 4097 + roll(P) % 100000;
+        fault = true;
+        break;
+    case 5: /* a later version's struct, with a member that this one does not know */
+        memset(&newer, 0, sizeof newer);
+        newer.known = options;
+        newer.known.struct_size = sizeof newer;
+        newer.more[dice(P, 64)] = 1;
+        given = &newer.known;
+        fault = true;
+        break;
+    case 6: /* the same, and it is not used */
+        memset(&newer, 0, sizeof newer);
+        newer.known = options;
+        newer.known.struct_size = sizeof newer;
+        given = &newer.known;
+        break;
+    case 7: /* an earlier version's struct, that ends before flags */
+        if (!cancel && !options.cancel && !asks) {
+            options.struct_size = offsetof(camlease_open_options, flags);
+            ear = NULL;
+            break;
+        }
+        break;
+    case 8: /* an earlier version's struct, that ends before on_ask; the library's own grace */
+        options.struct_size = offsetof(camlease_open_options, on_ask);
+        options.grace_ms = 0;
+        ear = NULL;
+        if (asks)
+            askings[(game.asks - 1) % ASKS].grace = 500;
+        break;
+    case 9:
+        options.name = "\xc3\x28"; /* no UTF-8 */
+        fault = true;
+        break;
+    case 10:
+        CALL(P, CAMERA, (allowed & ~S(OK)) | ARGUMENT, camlease_camera_open(s->uri, &options, NULL));
+        return;
+    case 11:
+        if (!busy && !cancel && !options.cancel) {
+            given = NULL;
+            ear = NULL;
+        }
+        break;
+    }
+    if (fault) { /* found before anything is done */
+        allowed = (allowed & ~S(OK)) | ARGUMENT;
+        asks = false;
+    }
+    int64_t begun = now_ns();
+    camlease_camera *camera;
+    camlease_status status = CALL_OUT(P, CAMERA, allowed, camera, camlease_camera_open(s->uri, given, &camera));
+    if (status && asks && hasty) { /* what became of the ask is known when another one is answered */
+        options.timeout_ms = 60000;
+        options.cancel = NULL;
+        begun = now_ns();
+        do
+            status = CALL_OUT(P, CAMERA, S(OK) | (allowed & S(NOT_FOUND)), camera,
+                              camlease_camera_open(s->uri, &options, &camera));
+        while (status);
+    }
+    if (asks)
+        atomic_store(&askings[(game.asks - 1) % ASKS].over, true);
+    if (status) {
+        if (status == CAMLEASE_BUSY)
+            names_holder(s);
+        if (busy && !game.shut_down) /* nobody took it away */
+            CALL(P, CAMERA, S(OK), camlease_camera_fd(holder->handle, &holder->fd));
+        return;
+    }
+    MUST(P, busy == (asks && wins));
+    if (busy) {
+        double took = (double)(now_ns() - begun) / 1e6;
+        bool whole = !hasty && holder->out && !(holder->ear && holder->ear->answer == CLOSES);
+        MUST(P, !whole || took >= (options.grace_ms ? options.grace_ms : 500), "handed over after %.1f ms", took);
+        lose(holder, getpid());
+    }
+    struct thing *thing = enter(CAMERA, camera);
+    thing->source = source;
+    thing->priority = given ? options.priority : 0;
+    snprintf(thing->name, sizeof thing->name, "%s", given && options.name ? options.name : "");
+    thing->last_exit = s->last_exit;
+    s->last_exit = CAMLEASE_EXIT_CLEAN;
+    s->brightness = 128;
+    thing->ear = ear;
+    if (ear) {
+        ear->camera = camera;
+        ear->used = true;
+    }
+}
+
 static void op_open(void)
 {
     if (chance(P, 25)) {
@@ -221,101 +569,15 @@ static void op_open(void)
     int source = (int)dice(P, SOURCES);
     if (game.sources[source].name[0] && holder_of(source) && chance(P, 70)) /* busy ones cost a look at all processes */
         return;
-    struct source *s = &game.sources[source];
-    uint32_t allowed = game.count[CAMERA] >= 8 ? 0 : S(OK);
-    if (!allowed)
-        return;
-    bool busy = s->name[0] && holder_of(source);
-    camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
-    options.timeout_ms = busy && chance(P, 30) ? 1 + (int32_t)dice(P, 3) : 0;
-    options.name = chance(P, 50) ? "a tester" : NULL;
-    options.priority = (int32_t)roll(P);
-    options.flags = chance(P, 20) ? CAMLEASE_OPEN_WAIT_FOR_DEVICE : 0;
-    if (busy)
-        allowed = S(BUSY);
-    if (s->manner == UNPLUGS)
-        allowed |= S(NOT_FOUND); /* for a millisecond after it was unplugged */
-    struct thing *cancel = NULL;
-    if (chance(P, 20)) {
-        options.cancel = pick(CANCEL, &cancel);
-        if (options.cancel && !cancel)
-            allowed = HANDLE;
-        else if (cancel && cancel->signalled && busy && chance(P, 50)) {
-            options.timeout_ms = chance(P, 50) ? -1 : 60000;
-            allowed = S(CLOSED) | (allowed & S(NOT_FOUND));
-        } else if (cancel && cancel->signalled)
-            allowed |= S(CLOSED);
-    }
-    if (game.shut_down)
-        allowed = S(SHUT_DOWN) | (allowed & HANDLE);
-    const camlease_open_options *given = &options;
-    static struct { camlease_open_options known; uint8_t more[64]; } newer;
-    switch (dice(P, 30)) {
-    case 0:
-        options.timeout_ms = -2 - (int32_t)dice(P, 1000);
-        allowed = (allowed & ~S(OK)) | ARGUMENT;
-        break;
-    case 1:
-        options.on_busy = 1 + dice(P, 2);
-        allowed = (allowed & ~S(OK)) | S(UNSUPPORTED);
-        break;
-    case 2:
-        options.on_busy = 3 + (uint32_t)(roll(P) >> 34);
-        allowed = (allowed & ~S(OK)) | ARGUMENT;
-        break;
-    case 3:
-        options.flags |= 2u << dice(P, 31);
-        allowed = (allowed & ~S(OK)) | ARGUMENT;
-        break;
-    case 4:
-        options.struct_size = dice(P, 2) ? dice(P, 8) : 4097 + roll(P) % 100000;
-        allowed = (allowed & ~S(OK)) | ARGUMENT;
-        break;
-    case 5: /* a later version's struct, with a member that this one does not know */
-        memset(&newer, 0, sizeof newer);
-        newer.known = options;
-        newer.known.struct_size = sizeof newer;
-        newer.more[dice(P, 64)] = 1;
-        given = &newer.known;
-        allowed = (allowed & ~S(OK)) | ARGUMENT;
-        break;
-    case 6: /* the same, and it is not used */
-        memset(&newer, 0, sizeof newer);
-        newer.known = options;
-        newer.known.struct_size = sizeof newer;
-        given = &newer.known;
-        break;
-    case 7: /* an earlier version's struct, that ends before flags */
-        if (!cancel && !options.cancel) {
-            options.struct_size = offsetof(camlease_open_options, flags);
-            break;
-        }
-        break;
-    case 8:
-        options.name = "\xc3\x28"; /* no UTF-8 */
-        allowed = (allowed & ~S(OK)) | ARGUMENT;
-        break;
-    case 9:
-        CALL(P, CAMERA, (allowed & ~S(OK)) | ARGUMENT, camlease_camera_open(s->uri, &options, NULL));
-        return;
-    case 10:
-        if (!busy && !cancel && !options.cancel)
-            given = NULL;
-        break;
-    }
-    camlease_camera *camera;
-    if (CALL_OUT(P, CAMERA, allowed, camera, camlease_camera_open(s->uri, given, &camera))) {
-        if (allowed == S(BUSY)) {
-            char pid[32];
-            snprintf(pid, sizeof pid, "pid %d", (int)getpid());
-            MUST(P, strstr(camlease_last_error_message(), pid) && strstr(camlease_last_error_message(), s->name),
-                 "who has it? %s", camlease_last_error_message());
-        }
-        return;
-    }
-    struct thing *thing = enter(CAMERA, camera);
-    thing->source = source;
-    s->brightness = 128;
+    open_one(source);
+}
+
+/* One that is busy. */
+static void op_open_held(void)
+{
+    struct thing *thing = game.count[CAMERA] ? &game.live[CAMERA][dice(P, (uint32_t)game.count[CAMERA])] : NULL;
+    if (thing && !thing->ended && game.sources[thing->source].name[0])
+        open_one(thing->source);
 }
 
 static void op_close(void)
@@ -327,6 +589,148 @@ static void op_close(void)
     CALL(P, CAMERA, thing ? S(OK) : HANDLE, camlease_camera_close(camera));
     if (thing)
         leave(CAMERA, thing);
+}
+
+static void op_regain(void)
+{
+    struct thing *thing;
+    camlease_camera *camera = pick(CAMERA, &thing);
+    struct source *s = thing ? &game.sources[thing->source] : NULL;
+    bool evicted = thing && thing->ended == S(EVICTED);
+    bool busy = evicted && holder_of(thing->source);
+    uint32_t allowed = !evicted || game.shut_down ? usable(thing, S(WRONG_STATE)) : busy ? S(BUSY) : S(OK);
+    if (evicted && s->manner == UNPLUGS && !game.shut_down)
+        allowed |= S(NOT_FOUND);
+    int32_t timeout = 0;
+    uint32_t way = dice(P, 100);
+    if (busy && way < 70) /* costs a look at all processes */
+        return;
+    if (way >= 95)
+        timeout = -2 - (int32_t)(roll(P) >> 34);
+    else if (way >= 60)
+        timeout = busy ? 1 + (int32_t)dice(P, 3) : chance(P, 50) ? -1 : 60000;
+    if (timeout < -1)
+        allowed = thing ? ARGUMENT : HANDLE;
+    camlease_status status = CALL(P, CAMERA, allowed, camlease_camera_regain(camera, timeout));
+    if (status == CAMLEASE_BUSY)
+        names_holder(s);
+    if (status)
+        return;
+    thing->ended = 0;
+    thing->over = false;
+    thing->regained++;
+    thing->last_exit = s->last_exit;
+    s->last_exit = CAMLEASE_EXIT_CLEAN;
+    s->brightness = 128;
+    struct pollfd look = { .fd = thing->fd, .events = POLLIN };
+    MUST(P, !thing->fd || poll(&look, 1, 0) == 0, "a regained camera's descriptor is readable");
+    CALL(P, CAMERA, S(WRONG_STATE), camlease_camera_regain(camera, timeout));
+}
+
+/* Nobody but this process has a camera here, and it does not remove itself. */
+static void op_evict(void)
+{
+    camlease_evict_options options = CAMLEASE_EVICT_OPTIONS_INIT;
+    camlease_holder_list *list;
+    struct thing *cancel = NULL;
+    int source = (int)dice(P, SOURCES);
+    struct source *s = &game.sources[source];
+    struct thing *holder = s->name[0] ? holder_of(source) : NULL;
+    const char *uri = s->uri;
+    uint32_t allowed = S(OK) | (s->manner == UNPLUGS ? S(NOT_FOUND) : 0);
+    if (chance(P, 20)) {
+        uint32_t which = dice(P, sizeof no_cameras / sizeof no_cameras[0] + 1);
+        uri = which ? no_cameras[which - 1].uri : NULL;
+        allowed = which ? no_cameras[which - 1].allowed : ARGUMENT;
+    }
+    options.flags = dice(P, 2);
+    options.grace_ms = (int32_t)dice(P, 5);
+    options.name = chance(P, 50) ? "an evictor" : NULL;
+    bool certain = uri == s->uri;
+    if (game.shut_down)
+        allowed = S(SHUT_DOWN) | (uri == s->uri ? 0 : allowed & ~S(OK));
+    if (chance(P, 20)) {
+        options.cancel = pick(CANCEL, &cancel); /* a signalled one does not matter: there is nothing to wait for */
+        if (options.cancel && !cancel)
+            allowed = (allowed & ~S(OK)) | HANDLE;
+    }
+    const camlease_evict_options *given = chance(P, 10) && !options.cancel ? NULL : &options;
+    if (given)
+        switch (dice(P, 24)) {
+        case 0:
+            options.flags |= 2u << dice(P, 31);
+            allowed = (allowed & ~S(OK)) | ARGUMENT;
+            break;
+        case 1:
+            options.grace_ms = -1 - (int32_t)(roll(P) >> 34);
+            allowed = (allowed & ~S(OK)) | ARGUMENT;
+            break;
+        case 2:
+            options.struct_size = dice(P, 2) ? dice(P, 8) : 4097 + roll(P) % 100000;
+            allowed = (allowed & ~S(OK)) | ARGUMENT;
+            break;
+        case 3:
+            options.name = "\xc3\x28"; /* no UTF-8 */
+            allowed = (allowed & ~S(OK)) | ARGUMENT;
+            break;
+        case 4:
+            CALL(P, HOLDERS, (allowed & ~S(OK)) | ARGUMENT, camlease_evict(uri, &options, NULL));
+            return;
+        }
+    if (game.count[HOLDERS] >= LIVE_MOST || CALL_OUT(P, HOLDERS, allowed, list, camlease_evict(uri, given, &list)))
+        return;
+    MUST(P, certain);
+    game.evictions++;
+    struct thing *thing = enter(HOLDERS, list);
+    thing->length = camlease_holder_list_len(list);
+    thing->unreadable = camlease_holder_list_unreadable(list);
+    MUST(P, thing->length == (holder ? 1 : 0), "%zu holders of %s", thing->length, uri);
+    if (holder) {
+        struct camlease_holder found = CAMLEASE_HOLDER_INIT;
+        CALL(P, HOLDERS, S(OK), camlease_holder_list_get(list, 0, &found));
+        MUST(P, found.pid == getpid() && found.outcome == CAMLEASE_OUTCOME_REFUSED, "outcome %u", found.outcome);
+        MUST(P, strstr(found.reason, "this process itself"), "%s", found.reason);
+        MUST(P, strcmp(found.name, holder->name) == 0 && found.priority == holder->priority, "%s", found.name);
+        CALL(P, CAMERA, S(OK), camlease_camera_fd(holder->handle, &holder->fd)); /* it has it still */
+    }
+}
+
+/* Every camera is released before the host's own handler runs. */
+static void op_signals(void)
+{
+    if (chance(P, 50)) {
+        uint32_t set = chance(P, 80) ? CAMLEASE_SIGNAL_USR1 | dice(P, 512) : chance(P, 50) ? 0 : (uint32_t)roll(P);
+        uint32_t allowed = set && game.shut_down ? S(SHUT_DOWN) : S(OK);
+        if (set >> 9)
+            allowed = (allowed & ~S(OK)) | ARGUMENT;
+        if (!CALL(P, FRAME, allowed, camlease_release_on_signals(set)))
+            game.signals = set;
+        return;
+    }
+    int number = chance(P, 80) ? SIGUSR1 : SIGUSR2;
+    bool released = game.signals & (number == SIGUSR1 ? CAMLEASE_SIGNAL_USR1 : CAMLEASE_SIGNAL_USR2);
+    uint64_t seen = atomic_load(&signals_seen);
+    P->calls++;
+    raise(number);
+    /* On a busy machine the handler comes when the release is over. */
+    for (int64_t until = now_ns() + INT64_C(20000000000); atomic_load(&signals_seen) == seen;) {
+        MUST(P, now_ns() < until, "the host's handler was not called");
+        usleep(100);
+    }
+    MUST(P, atomic_load(&signals_seen) == seen + 1, "the host's handler was called twice");
+    if (!released || game.shut_down)
+        return;
+    game.releases++;
+    for (int i = 0; i < game.count[CAMERA]; i++) {
+        struct thing *camera = &game.live[CAMERA][i];
+        if (camera->ended == S(CLOSED)) /* by an earlier one */
+            continue;
+        camera->ended = S(CLOSED);
+        camera->streaming = false;
+        CALL(P, CAMERA, S(CLOSED), camlease_camera_stop(camera->handle));
+        MUST(P, strstr(camlease_last_error_message(), number == SIGUSR1 ? "SIGUSR1" : "SIGUSR2"), "%s",
+             camlease_last_error_message());
+    }
 }
 
 static void op_start(void)
@@ -523,8 +927,12 @@ static void op_fd(void)
     }
     if (CALL(P, CAMERA, usable(thing, S(OK)), camlease_camera_fd(camera, &fd))) {
         MUST(P, fd == -77, "written on failure");
+        struct pollfd ended = { .fd = thing ? thing->fd : -1, .events = POLLIN };
+        MUST(P, !thing || !thing->fd || poll(&ended, 1, 0) == 1, "an ended camera's descriptor is not readable");
         return;
     }
+    MUST(P, !thing->fd || thing->fd == fd, "another descriptor");
+    thing->fd = fd;
     struct pollfd look = { .fd = fd, .events = POLLIN };
     enum manner manner = game.sources[thing->source].manner;
     if (thing->streaming && thing->held >= thing->buffers)
@@ -545,7 +953,9 @@ static void op_info(void)
     const struct source *s = &game.sources[thing->source];
     MUST(P, strcmp(f.info.uri, s->uri) == 0, "%s", f.info.uri);
     MUST(P, strcmp(f.info.name, s->name[0] ? s->name : "video.y4m") == 0, "%s", f.info.name);
-    MUST(P, f.info.driver[0] && !f.info.serial[0] && f.info.bus);
+    MUST(P, f.info.driver[0] && !f.info.serial[0] && f.info.bus && f.info.priority == thing->priority);
+    if (!game.shut_down && !thing->ended)
+        MUST(P, f.info.last_exit == thing->last_exit, "%u, not %u", f.info.last_exit, thing->last_exit);
     if (!game.shut_down)
         MUST(P, f.info.state == (thing->streaming ? CAMLEASE_CAMERA_STREAMING : CAMLEASE_CAMERA_OPENED));
     MUST(P, f.info.width == thing->width && f.info.fourcc == thing->fourcc && f.info.buffers == thing->buffers);
@@ -563,7 +973,8 @@ static void op_stats(void)
     MUST(P, f.stats.frames == thing->frames && f.stats.corrupt == thing->corrupt, "%" PRIu64, f.stats.frames);
     MUST(P, f.stats.dropped == thing->dropped, "%" PRIu64 ", not %" PRIu64, f.stats.dropped, thing->dropped);
     MUST(P, f.stats.frames_out == thing->out && f.stats.bytes_out == thing->bytes_out, "%" PRIu64, f.stats.frames_out);
-    MUST(P, f.stats.open_attempts >= 1 && !f.stats.resets && !f.stats.stalls && !f.stats.reconnects);
+    MUST(P, f.stats.open_attempts >= 1 && !f.stats.resets && !f.stats.stalls);
+    MUST(P, f.stats.reconnects == thing->regained, "%" PRIu64, f.stats.reconnects);
 }
 
 static void op_control(void)
@@ -668,7 +1079,7 @@ static void new_device_list(void)
     for (int i = 0; i < game.count[CAMERA]; i++) {
         const struct thing *camera = &game.live[CAMERA][i];
         const struct source *s = &game.sources[camera->source];
-        bool found = !s->name[0] || game.shut_down;
+        bool found = !s->name[0] || game.shut_down || camera->ended;
         for (size_t at = 0; at < thing->length && !found; at++) {
             struct camlease_device_info info = CAMLEASE_DEVICE_INFO_INIT;
             CALL(P, DEVICES, S(OK), camlease_device_list_get(list, at, &info));
@@ -702,7 +1113,9 @@ static void new_holder_list(void)
         CALL(P, HOLDERS, S(OK), camlease_holder_list_get(list, 0, &holder));
         MUST(P, holder.pid == getpid() && holder.uid == geteuid() && holder.start_time && holder.command[0]);
         MUST(P, holder.activity == (camera->streaming ? CAMLEASE_ACTIVITY_STREAMING : CAMLEASE_ACTIVITY_OPEN));
-        MUST(P, holder.outcome == CAMLEASE_OUTCOME_NONE);
+        MUST(P, holder.outcome == CAMLEASE_OUTCOME_NONE && holder.condition == CAMLEASE_CONDITION_ALIVE);
+        MUST(P, strcmp(holder.name, camera->name) == 0 && holder.priority == camera->priority && holder.since_ns, "%s (%d)",
+             holder.name, holder.priority);
     }
 }
 
@@ -828,10 +1241,83 @@ static void op_library(void)
 
 /* ---- children ---- */
 
+/* What a child does with one of its parent's cameras, decided before it is made: it opens one that is free, or asks for
+ * one that its parent has. */
+static struct plan {
+    bool proper; /* it ends by exit() */
+    int source;  /* -1 for none */
+    bool holder, wins, streams;
+    struct camlease_open_options options;
+} plan;
+
+static void make_plan(void)
+{
+    plan = (struct plan){ .proper = chance(P, 50), .source = -1, .options = CAMLEASE_OPEN_OPTIONS_INIT };
+    int source = (int)dice(P, UNPLUGGED_FROM);
+    if (game.shut_down || chance(P, 30))
+        return;
+    plan.source = source;
+    plan.streams = chance(P, 60);
+    struct thing *holder = holder_of(source);
+    plan.holder = holder;
+    if (holder) {
+        plan.options.on_busy = CAMLEASE_ON_BUSY_ASK;
+        plan.options.priority = some_priority();
+        plan.options.grace_ms = 1 + (int32_t)dice(P, 5);
+        plan.options.name = new_asking(&plan.options, holder, true)->name;
+        plan.wins = is_lost(holder, &plan.options);
+        plan.options.timeout_ms = plan.wins ? 60000 : 30;
+    } else {
+        plan.options.timeout_ms = 0;
+    }
+}
+
+static void carry_plan_out(struct player *p)
+{
+    struct source *s = &game.sources[plan.source];
+    camlease_camera *camera;
+    camlease_holder_list *list;
+    struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
+    if (plan.holder) { /* an ancestor is not ended */
+        struct camlease_holder holder = CAMLEASE_HOLDER_INIT;
+        CALL_OUT(p, HOLDERS, S(OK), list, camlease_evict(s->uri, NULL, &list));
+        MUST(p, camlease_holder_list_len(list) == 1);
+        CALL(p, HOLDERS, S(OK), camlease_holder_list_get(list, 0, &holder));
+        MUST(p, holder.pid == getppid() && holder.outcome == CAMLEASE_OUTCOME_REFUSED, "outcome %u", holder.outcome);
+        MUST(p, strstr(holder.reason, "ancestor"), "%s", holder.reason);
+        CALL(p, HOLDERS, S(OK), camlease_holder_list_free(list));
+    }
+    CALL_OUT(p, CAMERA, plan.holder && !plan.wins ? S(BUSY) : S(OK), camera,
+             camlease_camera_open(s->uri, &plan.options, &camera));
+    if (!camera)
+        return;
+    CALL(p, CAMERA, S(OK), camlease_camera_info(camera, &info));
+    MUST(p, info.last_exit == (plan.holder ? (uint32_t)CAMLEASE_EXIT_CLEAN : s->last_exit), "%u", info.last_exit);
+    if (plan.streams)
+        CALL(p, CAMERA, S(OK), camlease_camera_start(camera, NULL));
+}
+
+/* What the plan has changed for the parent. */
+static void see_plan(pid_t child)
+{
+    if (plan.source < 0)
+        return;
+    struct thing *holder = plan.holder ? holder_of(plan.source) : NULL;
+    if (holder && !plan.wins) {
+        CALL(P, CAMERA, S(OK), camlease_camera_fd(holder->handle, &holder->fd));
+        return;
+    }
+    if (holder)
+        lose(holder, child);
+    game.sources[plan.source].last_exit = plan.proper ? CAMLEASE_EXIT_CLEAN :
+                                          plan.streams ? CAMLEASE_EXIT_DIRTY :
+                                                         CAMLEASE_EXIT_DIED;
+}
+
 static void in_child(enum way way)
 {
     struct player *p = P;
-    bool proper = chance(p, 50);
+    bool proper = plan.proper;
     static struct filled f;
     /* The first call of a child that no handler announced is where it lets go: let it be any. */
     for (int at = 0; at < KINDS; at++) {
@@ -847,6 +1333,7 @@ static void in_child(enum way way)
                 CALL(p, kind, S(FORKED), camlease_camera_start(handle, NULL));
                 CALL(p, kind, S(FORKED), camlease_camera_stop(handle));
                 CALL(p, kind, S(FORKED), camlease_camera_reset(handle, NULL));
+                CALL(p, kind, S(FORKED), camlease_camera_regain(handle, -1));
                 CALL_OUT(p, kind, S(FORKED), out, camlease_camera_next_frame(handle, -1, (camlease_frame **)&out));
                 CALL(p, kind, S(FORKED), camlease_camera_fd(handle, &fd));
                 CALL(p, kind, S(FORKED), camlease_camera_info(handle, &f.info));
@@ -885,6 +1372,8 @@ static void in_child(enum way way)
     }
     mark(p, CAMERA); /* a first call, had there been nothing */
     int left = descriptors();
+    if (left > game.first_descriptors)
+        tell_descriptors();
     MUST(p, left <= game.first_descriptors, "a child has %d descriptors, not %d", left, game.first_descriptors);
 
     /* It has what it needs for cameras of its own, and its parent's stay its parent's. */
@@ -893,6 +1382,8 @@ static void in_child(enum way way)
     camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
     options.timeout_ms = 0;
     struct thing *held = game.count[CAMERA] ? &game.live[CAMERA][dice(p, (uint32_t)game.count[CAMERA])] : NULL;
+    if (held && held->ended)
+        held = NULL;
     snprintf(uri, sizeof uri, "virtual:%s-child-%d?width=16&height=8&fps=1000", game.prefix, (int)getpid());
     uint32_t open = game.shut_down ? S(SHUT_DOWN) : S(OK);
     CALL_OUT(p, CAMERA, open, camera, camlease_camera_open(uri, &options, &camera));
@@ -913,6 +1404,8 @@ static void in_child(enum way way)
         if (chance(p, 50))
             CALL(p, CAMERA, S(OK), camlease_camera_close(camera));
     }
+    if (plan.source >= 0)
+        carry_plan_out(p);
     if (!proper)
         _exit(0);
     if (chance(p, 30))
@@ -924,6 +1417,8 @@ static void op_fork(void)
 {
     enum way way = (enum way)dice(P, WAYS);
     fflush(NULL);
+    make_plan();
+    others_are_idle(P);
     pid_t child = make_child(way);
     if (child < 0)
         wrong(P, "no child: %s", strerror(errno));
@@ -932,6 +1427,7 @@ static void op_fork(void)
         in_child(way);
     }
     see_child_off(P, child);
+    see_plan(child);
     game.forks++;
     for (int i = 0; i < game.count[FRAME]; i++)
         MUST(P, sum_of(&game.live[FRAME][i].data) == game.live[FRAME][i].sum, "after a fork");
@@ -946,7 +1442,8 @@ static const struct {
     { op_open, 30 },       { op_close, 30 },      { op_start, 60 },    { op_stop, 25 },    { op_next_frame, 260 },
     { op_fd, 50 },         { op_info, 80 },       { op_stats, 80 },    { op_control, 80 }, { op_frame_info, 150 },
     { op_release, 250 },   { op_list_new, 40 },   { op_list_use, 150 }, { op_list_free, 40 }, { op_cancel, 60 },
-    { op_null_out, 5 },    { op_library, 20 },    { op_reset, 15 },
+    { op_null_out, 5 },    { op_library, 20 },    { op_reset, 15 },    { op_regain, 30 }, { op_evict, 3 },
+    { op_signals, 2 },     { op_open_held, 30 },
 };
 
 static void step(void)
@@ -978,7 +1475,7 @@ static void name_sources(const char *folder)
             snprintf(name, sizeof name, "%.40s-%d", prefix, i);
             snprintf(s->uri, sizeof s->uri, "virtual:%s?width=%d&height=24&fps=1000%s", name, 32 + 8 * i, faults[i]);
             memcpy(s->name, name, sizeof name);
-            s->manner = i < 4 ? PLAIN_FRAMES : i == 4 ? STALLS : i == 5 ? CORRUPTS : UNPLUGS;
+            s->manner = i < 4 ? PLAIN_FRAMES : i == 4 ? STALLS : i < UNPLUGGED_FROM ? CORRUPTS : UNPLUGS;
         } else {
             static const char *const paces[] = { "loop=1&fps=0", "loop=1&fps=1000", "fps=0" };
             snprintf(s->uri, sizeof s->uri, "file:%s/video.y4m?%s", folder, paces[i - 7]);
@@ -1014,6 +1511,10 @@ int main(int argc, char **argv)
     uint64_t calls = strtoull(argv[2], NULL, 0);
     name_sources(argv[3]);
     MUST(P, camlease_last_error_message() && !camlease_last_error_message()[0], "a failure before the first");
+    struct sigaction action = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
+    sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGUSR2, &action, NULL);
+    hearer.seed = P->seed;
     descriptors(); /* whatever it needs for itself is there now */
     game.first_descriptors = descriptors();
     uint64_t fork_every = calls / 40 + 1, next_fork = fork_every;
@@ -1037,9 +1538,11 @@ int main(int argc, char **argv)
     if (!forgetful)
         release_all();
     int left = descriptors();
-    printf("handles: %" PRIu64 " calls, %" PRIu64 " refused, %" PRIu64 " children, seed %" PRIu64
+    printf("handles: %" PRIu64 " calls, %" PRIu64 " refused, %" PRIu64 " children, %" PRIu64 " asks, %" PRIu64
+           " hand-overs, %" PRIu64 " evictions, %" PRIu64 " releases on signals, seed %" PRIu64
            ", %.1f s, %d descriptors at most points, %d at the end%s\n",
-           P->calls, P->refused, game.forks, P->seed, (double)(now_ns() - begun) / 1e9, during, left,
+           P->calls + hearer.calls, P->refused, game.forks, game.asks, game.handed_over, game.evictions, game.releases,
+           P->seed, (double)(now_ns() - begun) / 1e9, during, left,
            forgetful ? ", all forgotten" : "");
     if (!forgetful)
         MUST(P, left == game.first_descriptors, "%d descriptors are left, not %d", left, game.first_descriptors);

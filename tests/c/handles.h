@@ -259,6 +259,49 @@ static inline int descriptors(void)
     return count;
 }
 
+/* For a failure: what they are. */
+static inline void tell_descriptors(void)
+{
+    for (int fd = 0; fd < 256; fd++) {
+        char path[64], target[256];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, target, sizeof target);
+        if (length > 0)
+            fprintf(stderr, "descriptor %d: %.*s\n", fd, (int)length, target);
+    }
+}
+
+/* Waits until the other threads of this process have nothing to do. A child made past fork's handlers gets what they have
+ * in the making; any child has what is known to them alone, which looks like a leak in it. Under valgrind one that could
+ * run sleeps as well, until this one does. */
+static inline void others_are_idle(struct player *p)
+{
+    int64_t until = now_ns() + INT64_C(20000000000);
+    for (int idle_looks = 0; idle_looks < 3;) {
+        bool idle;
+        DIR *folder = opendir("/proc/self/task");
+        idle = folder;
+        for (struct dirent *entry; folder && (entry = readdir(folder));) {
+            char path[64], line[512] = "";
+            if (atoi(entry->d_name) <= 0 || atoi(entry->d_name) == (int)syscall(SYS_gettid))
+                continue;
+            snprintf(path, sizeof path, "/proc/self/task/%d/stat", atoi(entry->d_name));
+            FILE *file = fopen(path, "re");
+            if (!file)
+                continue; /* it has ended */
+            const char *name_end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+            idle = idle && name_end && (name_end[2] == 'S' || name_end[2] == 'Z' || name_end[2] == 'X');
+            fclose(file);
+        }
+        if (folder)
+            closedir(folder);
+        if (now_ns() > until)
+            wrong(p, "the library's threads do not rest");
+        idle_looks = idle ? idle_looks + 1 : 0;
+        usleep(500);
+    }
+}
+
 /* The ways to make a child: fork runs handlers, the other two do not. */
 enum way { FORK, UNDERSCORE_FORK, CLONE, WAYS };
 static inline pid_t make_child(enum way way)

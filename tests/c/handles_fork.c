@@ -243,6 +243,76 @@ static void threads_of_a_child(const char *uri, enum way way)
     CALL(P, CAMERA, S(OK), camlease_camera_close(camera));
 }
 
+static camlease_camera *ask(const char *uri, int32_t priority, int32_t timeout, uint32_t allowed)
+{
+    camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
+    camlease_camera *got;
+    options.on_busy = CAMLEASE_ON_BUSY_ASK;
+    options.priority = priority;
+    options.timeout_ms = timeout;
+    options.grace_ms = 50;
+    CALL_OUT(P, CAMERA, allowed, got, camlease_camera_open(uri, &options, &got));
+    return got;
+}
+
+/* A camera was handed over within the parent, and then to a child, which dies with it. */
+static void hand_over_to_a_child(const char *uri, enum way way)
+{
+    camlease_camera *first, *second;
+    camlease_frame *frame;
+    char pid[32];
+    first = ask(uri, 0, 20000, S(OK));
+    CALL(P, CAMERA, S(OK), camlease_camera_start(first, NULL));
+    CALL_OUT(P, CAMERA, S(OK), frame, camlease_camera_next_frame(first, 60000, &frame));
+    struct camlease_frame_data data = CAMLEASE_FRAME_DATA_INIT;
+    CALL(P, FRAME, S(OK), camlease_frame_info(frame, &data));
+    uint8_t *copy = malloc(data.size);
+    memcpy(copy, data.data, data.size);
+    second = ask(uri, 1, 60000, S(OK));
+    CALL(P, CAMERA, S(EVICTED), camlease_camera_stop(first));
+    others_are_idle(P);
+    pid_t child = make_child(way);
+    if (child == 0) {
+        camlease_camera *both[] = { first, second };
+        for (int i = 0; i < 2; i++) {
+            CALL(P, CAMERA, S(FORKED), camlease_camera_regain(both[i], -1));
+            CALL(P, CAMERA, S(FORKED), camlease_camera_reset(both[i], NULL));
+            CALL(P, CAMERA, S(FORKED), camlease_camera_start(both[i], NULL));
+        }
+        MUST(P, !inherits(way) || memcmp(copy, data.data, data.size) == 0, "a frame changed in the child");
+        ask(uri, 1, 300, S(BUSY)); /* an equal one does not get it */
+        snprintf(pid, sizeof pid, "pid %d", (int)getppid());
+        MUST(P, strstr(camlease_last_error_message(), pid), "%s", camlease_last_error_message());
+        camlease_holder_list *list;
+        struct camlease_holder holder = CAMLEASE_HOLDER_INIT;
+        CALL_OUT(P, HOLDERS, S(OK), list, camlease_evict(uri, NULL, &list));
+        MUST(P, camlease_holder_list_len(list) == 1);
+        CALL(P, HOLDERS, S(OK), camlease_holder_list_get(list, 0, &holder));
+        MUST(P, holder.pid == getppid() && holder.outcome == CAMLEASE_OUTCOME_REFUSED && strstr(holder.reason, "ancestor"));
+        camlease_camera *own = ask(uri, 2, 60000, S(OK));
+        CALL(P, CAMERA, S(OK), camlease_camera_start(own, NULL));
+        _exit(0);
+    }
+    see_child_off(P, child);
+    CALL(P, CAMERA, S(EVICTED), camlease_camera_start(second, NULL));
+    snprintf(pid, sizeof pid, "pid %d,", (int)child);
+    MUST(P, strstr(camlease_last_error_message(), pid), "%s", camlease_last_error_message());
+    CALL(P, CAMERA, S(OK), camlease_camera_regain(second, 20000));
+    struct camlease_camera_info info = CAMLEASE_CAMERA_INFO_INIT;
+    CALL(P, CAMERA, S(OK), camlease_camera_info(second, &info));
+    MUST(P, info.last_exit == CAMLEASE_EXIT_DIRTY, "the child died while it was streaming: %u", info.last_exit);
+    CALL(P, CAMERA, S(BUSY), camlease_camera_regain(first, 0));
+    CALL(P, CAMERA, S(OK), camlease_camera_close(second));
+    CALL(P, CAMERA, S(OK), camlease_camera_regain(first, 20000));
+    CALL(P, CAMERA, S(OK), camlease_camera_start(first, NULL));
+    MUST(P, memcmp(copy, data.data, data.size) == 0, "a frame of before the hand-over changed");
+    CALL(P, FRAME, S(OK), camlease_frame_release(frame));
+    CALL_OUT(P, CAMERA, S(OK), frame, camlease_camera_next_frame(first, 60000, &frame));
+    CALL(P, FRAME, S(OK), camlease_frame_release(frame));
+    CALL(P, CAMERA, S(OK), camlease_camera_close(first));
+    free(copy);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -253,6 +323,7 @@ int main(int argc, char **argv)
         { "exit_beside_waits", exit_beside_waits },
         { "camera_goes_over_to_the_child", camera_goes_over_to_the_child },
         { "threads_of_a_child", threads_of_a_child },
+        { "hand_over_to_a_child", hand_over_to_a_child },
     };
     static const char *const ways[] = { "fork", "_Fork", "clone" };
     if (argc != 2)

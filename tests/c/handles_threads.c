@@ -1,7 +1,8 @@
 /* Random calls of the whole interface by many threads on handles that they share: each may be closed, freed or released
  * by another thread at any moment, also inside the call that uses it. What may come back is what the call promises; what
  * was opened is closed exactly once. The first thread closes cameras all the while, so that no wait without end lasts,
- * looks whether all get on, and at last shuts the library down beneath them.
+ * looks whether all get on, sends signals on which all cameras are released, and at last shuts the library down beneath
+ * them. Cameras are asked for, handed over and regained by all of them at the same time.
  *
  * handles_threads SEED CALLS THREADS
  *
@@ -22,7 +23,8 @@
 
 static _Atomic(void *) slots[KINDS][SLOTS];
 static _Atomic uint64_t made[KINDS], ended[KINDS];
-static atomic_bool shutting_down;
+static atomic_bool shutting_down, signalled;
+static _Atomic uint64_t signals_seen, asked, regained;
 static atomic_int running;
 static char names[NAMES][128];
 
@@ -60,6 +62,15 @@ static const struct {
     [FORMATS] = LIST(format, struct camlease_format_info),
     [CONTROLS] = LIST(control, struct camlease_control_info),
 };
+
+/* What a camera that another thread closed, asked for or released gives. */
+#define LOST (S(CLOSED) | S(EVICTED))
+
+static void take_signal(int number)
+{
+    (void)number;
+    atomic_fetch_add(&signals_seen, 1);
+}
 
 static uint32_t and_shut_down(uint32_t set)
 {
@@ -129,20 +140,49 @@ static uint64_t sum_of(const struct camlease_frame_data *data)
     return sum;
 }
 
+/* Told in a thread of the library's, while all others go on. */
+static uint32_t hear(void *user_data, const camlease_asker *asker)
+{
+    uint64_t number = atomic_fetch_add(&asked, 1);
+    struct player player = { .state = number, .seed = (uintptr_t)user_data, .number = 1000 }, *p = &player;
+    MUST(p, asker->struct_size == sizeof *asker && asker->pid == getpid() && asker->uid == geteuid());
+    MUST(p, strcmp(asker->name, "a thread") == 0 && asker->priority >= 0 && asker->priority < 3 && asker->must < 2);
+    if (chance(p, 20)) { /* any camera: this one, if it comes so */
+        void *camera = atomic_exchange(&slots[CAMERA][dice(p, SLOTS)], NULL);
+        if (camera && CALL(p, CAMERA, S(OK) | HANDLE, camlease_camera_close(camera)) == CAMLEASE_OK)
+            atomic_fetch_add(&ended[CAMERA], 1);
+    }
+    return dice(p, 3);
+}
+
 static void op_open(struct worker *w)
 {
     struct player *p = &w->player;
     camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
     uint32_t allowed = S(OK) | S(BUSY), bad = HANDLE;
     uint32_t way = dice(p, 100);
-    options.timeout_ms = way < 60 ? 0 : way < 97 ? (int32_t)dice(p, 20) : -1;
+    options.timeout_ms = way < 35 ? 0 : way < 97 ? (int32_t)dice(p, 20) : -1;
+    options.on_busy = dice(p, 3);
+    options.priority = (int32_t)dice(p, 3);
+    options.grace_ms = 1 + (int32_t)dice(p, 5);
+    options.name = "a thread";
+    options.flags = chance(p, 10) ? CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT : 0;
+    if (chance(p, 60)) {
+        options.on_ask = hear;
+        options.user_data = (void *)(uintptr_t)p->seed;
+    }
     if (chance(p, 40)) {
         options.cancel = pick(w, CANCEL, &bad);
         if (options.cancel)
             allowed = bad ? HANDLE : allowed | S(CLOSED) | HANDLE;
     }
     camlease_camera *camera;
-    if (TRY_OUT(w, CAMERA, allowed, camera, camlease_camera_open(names[dice(p, NAMES)], &options, &camera)))
+    bool cancelled = allowed & S(CLOSED);
+    allowed |= bad && options.cancel ? 0 : S(CLOSED);
+    camlease_status status =
+        TRY_OUT(w, CAMERA, allowed, camera, camlease_camera_open(names[dice(p, NAMES)], &options, &camera));
+    MUST(p, status != CAMLEASE_CLOSED || cancelled || atomic_load(&signalled), "neither cancelled nor signalled");
+    if (status)
         return;
     atomic_fetch_add(&made[CAMERA], 1);
     share(w, CAMERA, camera);
@@ -155,14 +195,71 @@ static void op_start(struct worker *w)
     camlease_stream_options options = CAMLEASE_STREAM_OPTIONS_INIT;
     options.buffers = 1 + dice(&w->player, 4);
     options.drop_policy = dice(&w->player, 2);
-    TRY(w, CAMERA, or_bad(bad, S(OK) | S(WRONG_STATE) | S(CLOSED)), camlease_camera_start(camera, &options));
+    TRY(w, CAMERA, or_bad(bad, S(OK) | S(WRONG_STATE) | LOST), camlease_camera_start(camera, &options));
 }
 
 static void op_stop(struct worker *w)
 {
     uint32_t bad;
     camlease_camera *camera = pick(w, CAMERA, &bad);
-    TRY(w, CAMERA, or_bad(bad, S(OK) | S(WRONG_STATE) | S(CLOSED)), camlease_camera_stop(camera));
+    TRY(w, CAMERA, or_bad(bad, S(OK) | S(WRONG_STATE) | LOST), camlease_camera_stop(camera));
+}
+
+static void op_regain(struct worker *w)
+{
+    uint32_t bad, way = dice(&w->player, 100);
+    camlease_camera *camera = pick(w, CAMERA, &bad);
+    int32_t timeout = way < 70 ? 0 : way < 97 ? (int32_t)dice(&w->player, 10) : -1;
+    uint32_t allowed = S(OK) | S(WRONG_STATE) | S(CLOSED) | (timeout < 0 ? 0 : S(BUSY));
+    if (!TRY(w, CAMERA, or_bad(bad, allowed), camlease_camera_regain(camera, timeout)))
+        atomic_fetch_add(&regained, 1);
+}
+
+static void op_reset(struct worker *w)
+{
+    uint32_t bad;
+    camlease_camera *camera = pick(w, CAMERA, &bad);
+    TRY(w, CAMERA, or_bad(bad, S(UNSUPPORTED) | LOST), camlease_camera_reset(camera, NULL));
+}
+
+/* It finds this process, or nobody, and leaves the camera where it is. */
+static void op_evict(struct worker *w)
+{
+    struct player *p = &w->player;
+    camlease_evict_options options = CAMLEASE_EVICT_OPTIONS_INIT;
+    camlease_holder_list *list;
+    uint32_t allowed = S(OK) | S(BUSY), bad;
+    if (!chance(p, 10))
+        return; /* it reads all of /proc */
+    options.flags = dice(p, 2);
+    options.grace_ms = (int32_t)dice(p, 3);
+    if (chance(p, 30)) {
+        options.cancel = pick(w, CANCEL, &bad);
+        if (options.cancel)
+            allowed = bad ? HANDLE : allowed | S(CLOSED) | HANDLE;
+    }
+    atomic_store(&w->at, "camlease_evict");
+    allowed |= allowed == HANDLE ? 0 : S(CLOSED);
+    bool may_close = options.cancel || atomic_load(&signalled);
+    camlease_status status =
+        TRY_OUT(w, HOLDERS, allowed, list, camlease_evict(names[dice(p, NAMES)], &options, &list));
+    MUST(p, status != CAMLEASE_CLOSED || may_close || atomic_load(&signalled));
+    if (status)
+        return;
+    size_t length = camlease_holder_list_len(list);
+#ifndef FORKS
+    MUST(p, length <= 1, "%zu holders", length);
+#endif
+    for (size_t i = 0; i < length; i++) {
+        struct camlease_holder holder = CAMLEASE_HOLDER_INIT;
+        TRY(w, HOLDERS, S(OK), camlease_holder_list_get(list, i, &holder));
+        bool own = holder.pid == getpid() && holder.outcome == CAMLEASE_OUTCOME_REFUSED;
+#ifdef FORKS
+        own |= holder.outcome == CAMLEASE_OUTCOME_NONE; /* a child that had not let go yet */
+#endif
+        MUST(p, own, "pid %d, outcome %u: %s", holder.pid, holder.outcome, holder.reason);
+    }
+    TRY(w, HOLDERS, S(OK), camlease_holder_list_free(list));
 }
 
 static void op_next_frame(struct worker *w)
@@ -171,7 +268,7 @@ static void op_next_frame(struct worker *w)
     uint32_t bad, way = dice(p, 1000);
     camlease_camera *camera = pick(w, CAMERA, &bad);
     int32_t timeout = way < 600 ? 0 : way < 990 ? (int32_t)dice(p, 4) : -1;
-    uint32_t allowed = S(OK) | S(WRONG_STATE) | S(CLOSED) | (timeout < 0 ? 0 : S(TIMEOUT));
+    uint32_t allowed = S(OK) | S(WRONG_STATE) | LOST | (timeout < 0 ? 0 : S(TIMEOUT));
     camlease_frame *frame;
     if (TRY_OUT(w, CAMERA, or_bad(bad, allowed), frame, camlease_camera_next_frame(camera, timeout, &frame)))
         return;
@@ -226,14 +323,14 @@ static void op_look(struct worker *w)
             MUST(p, stats.frames_out < 1000000 && stats.frames >= stats.frames_out && stats.open_attempts);
         break;
     case 2:
-        TRY(w, CAMERA, or_bad(bad, S(OK) | S(CLOSED)), camlease_camera_fd(camera, &fd));
+        TRY(w, CAMERA, or_bad(bad, S(OK) | LOST), camlease_camera_fd(camera, &fd));
         break;
     case 3:
-        if (!TRY(w, CAMERA, or_bad(bad, S(OK) | S(CLOSED)), camlease_camera_get_control(camera, BRIGHTNESS, &value)))
+        if (!TRY(w, CAMERA, or_bad(bad, S(OK) | LOST), camlease_camera_get_control(camera, BRIGHTNESS, &value)))
             MUST(p, value >= 0 && value <= 255);
         break;
     default:
-        TRY(w, CAMERA, or_bad(bad, S(OK) | S(CLOSED)), camlease_camera_set_control(camera, BRIGHTNESS, dice(p, 256)));
+        TRY(w, CAMERA, or_bad(bad, S(OK) | LOST), camlease_camera_set_control(camera, BRIGHTNESS, dice(p, 256)));
     }
 }
 
@@ -264,7 +361,7 @@ static void op_list(struct worker *w)
     uint32_t way = dice(p, 100);
     if (way < 20) {
         void *camera = pick(w, CAMERA, &bad);
-        uint32_t allowed = or_bad(bad, S(OK) | S(CLOSED));
+        uint32_t allowed = or_bad(bad, S(OK) | LOST);
         if (kind == FORMATS)
             TRY_OUT(w, kind, allowed, list, camlease_format_list_new(camera, (camlease_format_list **)&list));
         else if (kind == CONTROLS)
@@ -385,8 +482,9 @@ static void *work(void *argument)
         void (*op)(struct worker *);
         uint32_t weight;
     } ops[] = {
-        { op_open, 18 },      { op_close, 40 }, { op_start, 70 }, { op_stop, 30 },   { op_next_frame, 300 },
+        { op_open, 40 },      { op_close, 40 }, { op_start, 70 }, { op_stop, 30 },   { op_next_frame, 300 },
         { op_own_frame, 150 }, { op_look, 200 }, { op_frame, 150 }, { op_list, 120 }, { op_cancel, 60 },
+        { op_regain, 20 },    { op_reset, 10 }, { op_evict, 10 },
     };
     uint32_t sum = 0;
     for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
@@ -427,6 +525,9 @@ int main(int argc, char **argv)
     self->player = (struct player){ .state = ~seed, .seed = seed, .number = threads };
     for (int i = 0; i < NAMES; i++)
         snprintf(names[i], sizeof names[i], "virtual:threads-%d-%d?width=32&height=16&fps=1000", (int)getpid(), i);
+    struct sigaction action = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
+    sigaction(SIGUSR1, &action, NULL);
+    uint64_t sent = 0;
     descriptors();
     int first = descriptors();
     int64_t begun = now_ns();
@@ -454,6 +555,18 @@ int main(int argc, char **argv)
             if (now != before) {
                 before = now;
                 moved = now_ns();
+            }
+            if (round > 0 && !atomic_load(&shutting_down) && chance(&self->player, 10)) {
+                /* whichever thread it finds, in whatever it does */
+                atomic_store(&signalled, true);
+                TRY(self, FRAME, S(OK), camlease_release_on_signals(chance(&self->player, 90) ? CAMLEASE_SIGNAL_USR1 : 0));
+                uint64_t seen = atomic_load(&signals_seen);
+                kill(getpid(), SIGUSR1);
+                sent++;
+                for (int64_t until = now_ns() + STUCK_NS; atomic_load(&signals_seen) == seen;) {
+                    MUST(&self->player, now_ns() < until, "the host's handler was not called");
+                    usleep(100);
+                }
             }
             if (now_ns() - moved > STUCK_NS) {
                 for (unsigned i = 0; i < threads; i++)
@@ -483,9 +596,11 @@ int main(int argc, char **argv)
              made[kind], ended[kind]);
     }
     int left = descriptors();
+    MUST(&self->player, signals_seen == sent, "%" PRIu64 " signals were seen of %" PRIu64, signals_seen, sent);
     printf("handles_threads: %" PRIu64 " calls by %u threads, %" PRIu64 " refused, %" PRIu64 " cameras, %" PRIu64
-           " frames, %" PRIu64 " children, seed %" PRIu64 ", %.1f s\n",
-           total, threads, refused, made[CAMERA], made[FRAME], children, seed, (double)(now_ns() - begun) / 1e9);
+           " asks, %" PRIu64 " regained, %" PRIu64 " frames, %" PRIu64 " children, %" PRIu64 " signals, seed %" PRIu64
+           ", %.1f s\n",
+           total, threads, refused, made[CAMERA], asked, regained, made[FRAME], children, sent, seed, (double)(now_ns() - begun) / 1e9);
     MUST(&self->player, left == first, "%d descriptors are left, not %d", left, first);
     free(workers);
     return 0;
