@@ -259,7 +259,7 @@ fn is_newborn(holder: &Holder) -> bool {
     if holder.lease.is_some() || holder.start_time == 0 {
         return false;
     }
-    let born = Duration::from_secs_f64(holder.start_time as f64 / procfs::ticks_per_second() as f64);
+    let born = Duration::from_secs_f64(holder.start_time as f64 / kernel::ticks_per_second());
     let now = Duration::from_nanos(kernel::clock_ns(libc::CLOCK_BOOTTIME) as u64);
     now.saturating_sub(born) < policy::EVICTION_AGE
 }

@@ -571,6 +571,13 @@ pub fn poll(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> std::io::Res
     }
 }
 
+/// The unit of times in /proc. From libc: procfs has it from a parser of its own of the auxiliary vector, which ends the
+/// process where the kernel's page that it names is not mapped, as under valgrind.
+pub fn ticks_per_second() -> f64 {
+    // SAFETY: no pointers.
+    unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
+}
+
 /// Nanoseconds of one of the system's clocks.
 pub fn clock_ns(clock: libc::clockid_t) -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -25,7 +25,7 @@ fn the_higher_priority_gets_it_and_the_loser_gets_it_back() {
     assert_eq!(told, expected);
     // Its frame is out still: the camera is not taken before the grace is over, and the frame keeps its bytes.
     assert_eq!(low.tell("check"), "OK");
-    let words = low.refused("frame", "EVICTED");
+    let words = low.evicted();
     assert!(words.contains(&format!("handed over to \"high\" (pid {}), priority 2", high.pid())), "{words}");
     assert!(high.answer().starts_with("OK"));
     assert_eq!(low.tell("check"), "OK", "a frame that was out stays readable");
@@ -190,8 +190,8 @@ fn an_asker_that_is_gone_leaves_the_camera_free() {
     asker.order(&format!("open {uri} ask 1 10000 10000 asker"));
     holder.callback();
     asker.kill();
+    holder.evicted();
     holder.ok("release");
-    holder.refused("frame", "EVICTED");
     holder.ok("regain 5000");
     holder.ok("start");
     holder.ok("frame");

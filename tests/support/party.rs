@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub struct Party {
     pub process: Child,
@@ -60,6 +60,20 @@ impl Party {
         let answer = self.tell(order);
         let words = answer.strip_prefix(status).and_then(|rest| rest.strip_prefix(' '));
         words.unwrap_or_else(|| panic!("{order}: {answer}")).to_owned()
+    }
+
+    /// Waits until its camera is another's; the words. Its callback speaks before that, and frames come until then.
+    #[track_caller]
+    pub fn evicted(&mut self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = self.tell("frame 0");
+            if let Some(words) = answer.strip_prefix("EVICTED ") {
+                return words.to_owned();
+            }
+            assert!(answer.starts_with("OK") || answer.starts_with("TIMEOUT"), "frame 0: {answer}");
+            assert!(Instant::now() < deadline, "it has its camera still");
+        }
     }
 
     /// When the order succeeded, of CLOCK_MONOTONIC.
