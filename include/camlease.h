@@ -535,8 +535,8 @@ struct camlease_asker {
 };
 
 /**
- * Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1 it is lost
- * already; else it is when the callback yields. Then calls on it return CAMLEASE_EVICTED, its descriptor
+ * Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1, or the callback
+ * yields, it is lost once the callback has returned: then calls on it return CAMLEASE_EVICTED, its descriptor
  * (camlease_camera_fd) is readable, and the camera changes hands as soon as the host has released its frames, or closes
  * it, or grace_ms are over: frames that are out stay readable. The callback may call this library, close this camera
  * included, must return soon, and must not throw.

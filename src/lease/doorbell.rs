@@ -90,7 +90,6 @@ impl Doorbell {
             return; // a parent's
         }
         self.stop();
-        let _ = std::fs::remove_file(&self.path);
         // Before it is waited for: it may end, and leave its place, the moment after the wait was given up.
         let place = LEFT.insert(fork::epoch()).unwrap_or(0);
         self.left.store(place, Ordering::SeqCst);

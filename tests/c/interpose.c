@@ -134,8 +134,9 @@ STAND_BETWEEN(void *, mmap64, (void *at, size_t length, int prot, int flags, int
 STAND_BETWEEN(int, munmap, (void *at, size_t length), (at, length), true, "munmap", -1)
 STAND_BETWEEN(int, madvise, (void *at, size_t length, int advice), (at, length, advice), true,
               advice == MADV_DOFORK ? "madvise_dofork" : "madvise", -1)
+/* Of the program's first thread alone: the library's own wait by it as well. */
 STAND_BETWEEN(int, ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
-              (fds, count, timeout, mask), true, "ppoll", -1)
+              (fds, count, timeout, mask), gettid() == getpid(), "ppoll", -1)
 STAND_BETWEEN(int, epoll_wait, (int epoll, struct epoll_event *events, int most, int timeout),
               (epoll, events, most, timeout), true, "epoll_wait", -1)
 STAND_BETWEEN(int, flock, (int fd, int operation), (fd, operation), (operation & LOCK_EX) != 0, "flock", -1)
