@@ -81,7 +81,7 @@ fn a_holder_with_a_frame_finishes_it_and_is_not_waited_for_longer() {
     let uri = "virtual:hand-over-3?fps=100";
     let mut holder = Party::start();
     for (grace, released) in [(5000, true), (300, false)] {
-        holder.ok(&format!("open {uri} wait 0 0 0 holder"));
+        holder.ok(&format!("open {uri} wait 0 5000 0 holder"));
         holder.ok("start");
         holder.ok("frame");
         let asker = std::thread::spawn(move || {
@@ -113,7 +113,7 @@ fn a_holder_that_closes_when_it_is_asked_hands_it_over_by_that() {
     let camera = Camera::open(uri, ask(1)).unwrap();
     holder.refused("info", "INVALID_HANDLE");
     drop(camera);
-    holder.ok(&format!("open {uri} wait 0 0 0 again"));
+    holder.ok(&format!("open {uri} wait 0 5000 0 again"));
 }
 
 #[test]
