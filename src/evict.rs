@@ -368,11 +368,11 @@ impl Case {
         self.end(Outcome::None, reason);
     }
 
-    fn terminate(&mut self, grace: Duration) {
+    fn terminate(&mut self, until: Instant) {
         if self.process.is_none() {
             return self.refuse_elsewhere();
         }
-        self.step = Step::Terminated(Instant::now() + grace);
+        self.step = Step::Terminated(until);
         if self.signal(libc::SIGTERM) && self.process.as_ref().is_some_and(|it| it.condition() == Condition::Stopped) {
             // It would act on SIGTERM only when it is continued.
             self.signal(libc::SIGCONT);
@@ -443,7 +443,7 @@ impl Case {
             }
             Progress::Refused(reason) => {
                 log::debug!("{reason}");
-                self.terminate(grace);
+                self.terminate(Instant::now() + grace);
             }
             // Whether it keeps the camera is found out by who has it.
             Progress::Gone => *until = Instant::now(),
@@ -539,15 +539,17 @@ impl Eviction<'_, '_> {
     fn begin(&mut self) {
         let EvictOptions { grace, name, .. } = self.options;
         let petition = Petition { name: name.clone(), priority: 0, must: true, grace: *grace };
+        // One time for all: the end of one, a few microseconds earlier, may end another that is told of as it is then.
+        let until = Instant::now() + *grace;
         for case in self.cases.iter_mut().filter(|case| case.is_pending()) {
             let pid = case.evicted.holder.pid;
             match self.ask.then(|| Ask::begin(&self.filings, pid, &petition)).flatten() {
-                Some(Ok(ask)) => case.step = Step::Asked(ask, Instant::now() + *grace + policy::HAND_OVER_LATE),
+                Some(Ok(ask)) => case.step = Step::Asked(ask, until + policy::HAND_OVER_LATE),
                 Some(Err(error)) => {
                     log::debug!("process {} cannot be asked: {error}", case.evicted.holder.pid);
-                    case.terminate(*grace);
+                    case.terminate(until);
                 }
-                None => case.terminate(*grace),
+                None => case.terminate(until),
             }
         }
     }
@@ -597,7 +599,7 @@ impl Eviction<'_, '_> {
 
     /// Those whose time is over let the camera go meanwhile, or are dealt with in the next way.
     fn go_on(&mut self, holders: &Holders) {
-        let grace = self.options.grace;
+        let until = Instant::now() + self.options.grace;
         for case in self.cases.iter_mut().filter(|case| case.is_overdue()) {
             // One that streamed and merely has it open now has let go. One that had it open may have: only the claim
             // tells, and that was refused.
@@ -607,7 +609,7 @@ impl Eviction<'_, '_> {
                 || case.process.as_ref().is_some_and(|process| process.is_ending() || process.stuck_in().is_some());
             match &case.step {
                 _ if !keeps => case.let_go(),
-                Step::Asked(..) => case.terminate(grace),
+                Step::Asked(..) => case.terminate(until),
                 Step::Terminated(_) => case.kill(),
                 Step::Killed(_) => case.survive(),
                 Step::Found | Step::Done => {}
