@@ -336,7 +336,10 @@ impl Camera {
         if running.stream.is_some() {
             return Err(shared.wrong_state("it streams already").hint("stop it first"));
         }
-        let stream = shared.with_device(|device| device.start(request)).map_err(|error| match error.kind() {
+        // Before the driver streams, and not after: one that is killed in between is to be told of as streaming.
+        shared.tell_streaming(true);
+        let started = shared.with_device(|device| device.start(request));
+        let stream = started.inspect_err(|_| shared.tell_streaming(false)).map_err(|error| match error.kind() {
             Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
             _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
         })?;
@@ -352,8 +355,9 @@ impl Camera {
         let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
         shared.ready.remove(stream.poll_fd());
         shared.send_waiters_away(None);
+        let stopped = stream.stop();
         shared.tell_streaming(false);
-        stream.stop()
+        stopped
     }
 
     /// What the stream is set to, and whether it runs; all 0 before the first start.
@@ -505,7 +509,6 @@ impl Shared {
         running.format = stream.format().clone();
         running.request = request.clone();
         running.stream = Some(stream);
-        self.tell_streaming(true);
         Ok(())
     }
 

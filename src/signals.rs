@@ -336,8 +336,14 @@ extern "C" fn decide(
     slot: &'static Slot,
 ) -> usize {
     let errno = system::errno();
-    let interrupted = Interrupted::at(signal, info, context.cast());
-    let next = match is_first(signal, slot).and_then(|ticket| release_before(signal, slot, ticket, &interrupted)) {
+    let mut interrupted = Interrupted::at(signal, info, context.cast());
+    let first = is_first(signal, slot, &mut interrupted);
+    if interrupted.is_noted && interrupted.context.is_some() {
+        // What came with it the first time: no thread may send another that a process or a terminal sent it.
+        // SAFETY: the kernel's frame on this stack, as was found out; the host's handler reads it there.
+        unsafe { info.write(interrupted.info) };
+    }
+    let next = match first.and_then(|ticket| release_before(signal, slot, ticket, &interrupted)) {
         Some(Noted) => 0,
         None => effect(signal, slot, &interrupted),
     };
@@ -362,12 +368,14 @@ struct Noted;
 
 /// The release that this signal begins: none in a child that has not asked for it, none for a signal that comes for the
 /// second time because it was noted, and none while another is being worked on, which is never held up.
-fn is_first(signal: i32, slot: &'static Slot) -> Option<u32> {
+fn is_first(signal: i32, slot: &'static Slot, interrupted: &mut Interrupted) -> Option<u32> {
     let ours = slot_of(&INSTALLED, signal).is_some_and(|now| std::ptr::eq(now, slot));
     if !ours || OWNER.load(Ordering::SeqCst) != process() {
         return None;
     }
-    if calls::arrived(system::this_thread(), signal) {
+    if let Some(info) = calls::arrived(system::this_thread(), signal) {
+        interrupted.info = info;
+        interrupted.is_noted = true;
         AWAITED.store(false, Ordering::SeqCst);
         return None;
     }
@@ -438,6 +446,8 @@ fn goes_on_to_default(signal: i32) -> bool {
 /// What a signal interrupted.
 struct Interrupted {
     info: libc::siginfo_t,
+    /// It came before, and was noted.
+    is_noted: bool,
     /// `None` where a handler of the host's called ours without saying.
     context: Option<&'static libc::ucontext_t>,
 }
@@ -452,13 +462,13 @@ impl Interrupted {
             // SAFETY: the kernel's frame on this stack, which stays until the handler has returned.
             let (info, context) = unsafe { (*info, &*context) };
             if info.si_signo == signal {
-                return Interrupted { info, context: Some(context) };
+                return Interrupted { info, is_noted: false, context: Some(context) };
             }
         }
         // SAFETY: all zeroes is a valid siginfo_t: sent by kill.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = signal;
-        Interrupted { info, context: None }
+        Interrupted { info, is_noted: false, context: None }
     }
 
     /// What was blocked before the signal, but for the signal itself, which was not (`sigsuspend` puts a mask back that

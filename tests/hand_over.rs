@@ -81,7 +81,7 @@ fn a_holder_with_a_frame_finishes_it_and_is_not_waited_for_longer() {
     let uri = "virtual:hand-over-3?fps=100";
     let mut holder = Party::start();
     for (grace, released) in [(5000, true), (300, false)] {
-        holder.ok(&format!("open {uri} wait 0 0 0 holder"));
+        holder.ok(&format!("open {uri} wait 0 5000 0 holder"));
         holder.ok("start");
         holder.ok("frame");
         let asker = std::thread::spawn(move || {

@@ -62,8 +62,7 @@ impl Virtual {
     pub fn new(options: &Options) -> Result<Virtual> {
         options.only(&["width", "height", "fps", "fourcc", "busy", "stall", "corrupt", "unplug", "return"])?;
         let name = options.target.clone();
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if name.len() > policy::VIRTUAL_NAME_MOST || !name.bytes().all(allowed) {
+        if !is_name(&name) {
             let most = policy::VIRTUAL_NAME_MOST;
             return Err(
                 options.invalid(format!("a name has up to {most} letters, digits, dots, dashes and underscores"))
@@ -109,6 +108,11 @@ impl Virtual {
         let brightness = Arc::new(AtomicI64::new(BRIGHTNESS_DEFAULT));
         Held { camera: self.camera.clone(), identity, brightness, lease }
     }
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    name.len() <= policy::VIRTUAL_NAME_MOST && name.bytes().all(allowed)
 }
 
 fn offered() -> String {
@@ -234,6 +238,10 @@ pub fn list() -> Vec<Found> {
             Some(name) => (name, State::Streaming),
             None => (name, State::Open),
         };
+        // Anybody can bind a socket of any name; no camera has it.
+        if name.is_empty() || !is_name(name) {
+            continue;
+        }
         match found.iter_mut().find(|known| known.identity.name == name) {
             Some(known) if state == State::Streaming => known.state = state,
             Some(_) => {}

@@ -47,7 +47,8 @@ pub const CAMLEASE_ON_BUSY_EVICT: u32 = 2;
 /// Wait for a camera that is not there at all, too: not plugged in yet, or unplugged.
 pub const CAMLEASE_OPEN_WAIT_FOR_DEVICE: u32 = 1;
 /// Reset the device before its use when its last holder died while streaming (camlease_camera_info.last_exit), as
-/// camlease_camera_reset() does it; a camera that is not on USB is used as it is.
+/// camlease_camera_reset() does it; a camera that is not on USB is used as it is. That may take ten seconds beyond
+/// timeout_ms, and cancel does not end it.
 pub const CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT: u32 = 2;
 
 const OPEN_FLAGS: u32 = CAMLEASE_OPEN_WAIT_FOR_DEVICE | CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT;
@@ -417,7 +418,8 @@ pub unsafe extern "C" fn camlease_camera_regain(camera: *mut camlease_camera, ti
 /// @param options NULL for the device's own values.
 /// @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus
 /// is full; CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO,
-/// CAMLEASE_DISCONNECTED; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+/// CAMLEASE_DISCONNECTED; CAMLEASE_EVICTED when it was handed over; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
+/// from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_start(
     camera: *mut camlease_camera,
@@ -469,8 +471,8 @@ pub unsafe extern "C" fn camlease_camera_stop(camera: *mut camlease_camera) -> c
 /// @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
 /// @param out The frame, to be released by camlease_frame_release(). NULL on failure.
 /// @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED
-/// when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN
-/// when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+/// when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED,
+/// CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile, or before; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_next_frame(
     camera: *mut camlease_camera,
@@ -490,7 +492,8 @@ pub unsafe extern "C" fn camlease_camera_next_frame(
 ///
 /// @param camera The camera.
 /// @param out The descriptor, valid until the camera is closed.
-/// @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_SHUT_DOWN. Callable from any thread.
+/// @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED, CAMLEASE_EVICTED or CAMLEASE_SHUT_DOWN. Callable from
+/// any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_fd(camera: *mut camlease_camera, out: *mut i32) -> camlease_status {
     call(|| {

@@ -193,11 +193,13 @@ pub fn note(thread: i32, info: &libc::siginfo_t, ticket: u32) -> bool {
     true
 }
 
-/// Whether this is a noted signal that arrives. For handlers.
-pub fn arrived(thread: i32, signal: i32) -> bool {
-    NOTES
-        .iter()
-        .any(|note| note.is(SENT, thread) && note.signal.load(Ordering::Relaxed) == signal && note.step(SENT, FREE))
+/// What came with a noted signal, if this is one that arrives. For handlers.
+pub fn arrived(thread: i32, signal: i32) -> Option<libc::siginfo_t> {
+    let is_it = |note: &&Note| note.is(SENT, thread) && note.signal.load(Ordering::Relaxed) == signal;
+    let note = NOTES.iter().find(is_it)?;
+    // SAFETY: written when it was noted, and by nobody until it is free again, which only this thread makes it.
+    let info = unsafe { (*note.info.get()).assume_init() };
+    note.step(SENT, FREE).then_some(info)
 }
 
 /// Sends every noted signal to its thread.

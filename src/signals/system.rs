@@ -147,9 +147,10 @@ fn action(signal: i32, new: *const libc::sigaction) -> std::io::Result<Action> {
 /// Sends a signal to a thread of this process, with what came with it; false when there is no such thread.
 pub fn queue(thread: i32, info: &libc::siginfo_t) -> bool {
     let (process, signal) = (process(), info.si_signo);
-    // SAFETY: a valid siginfo_t. A process may tell itself whatever it likes.
+    // SAFETY: a valid siginfo_t.
     let told = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, signal, info) };
-    // Where no more can be queued, the signal alone still arrives.
+    // To another thread nobody may send what tells of another process or a terminal (EPERM), and the queue may be full:
+    // the signal alone still arrives, and the handler puts in what was noted.
     // SAFETY: no pointers.
     told == 0 || unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) } == 0
 }

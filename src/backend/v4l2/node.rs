@@ -9,6 +9,7 @@ use v4l::v4l2::vidioc;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{FourCc, Rate};
+use crate::holders::printable;
 use crate::kernel::{self, Fd};
 use crate::memory::PLANES_MOST;
 use crate::policy;
@@ -478,7 +479,8 @@ impl PixelFormat {
 
 pub fn text<B: Copy + Into<i64>>(bytes: &[B]) -> String {
     let bytes: Vec<u8> = bytes.iter().map(|&b| b.into() as u8).take_while(|&b| b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+    // A device chooses its own words: what would steer a terminal is taken out.
+    printable(&String::from_utf8_lossy(&bytes))
 }
 
 fn rate_of(interval: v4l2_fract) -> Rate {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::holders::printable;
 use crate::uri::UsbDevice;
 
 const CLASS: &str = "/sys/class/video4linux";
@@ -35,7 +36,7 @@ pub fn folder_of(number: u64) -> Option<PathBuf> {
 }
 
 fn read(path: PathBuf) -> Option<String> {
-    Some(fs::read_to_string(path).ok()?.trim().to_owned()).filter(|text| !text.is_empty())
+    Some(printable(&fs::read_to_string(path).ok()?)).filter(|text| !text.is_empty())
 }
 
 /// The name that the driver gave the node.
