@@ -118,7 +118,8 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 
 /**
  * Reset the device before its use when its last holder died while streaming (camlease_camera_info.last_exit), as
- * camlease_camera_reset() does it; a camera that is not on USB is used as it is.
+ * camlease_camera_reset() does it; a camera that is not on USB is used as it is. That may take ten seconds beyond
+ * timeout_ms, and cancel does not end it.
  */
 #define CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT 2
 
@@ -1184,7 +1185,8 @@ camlease_status camlease_camera_regain(struct camlease_camera *camera,
  * @param options NULL for the device's own values.
  * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus
  * is full; CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO,
- * CAMLEASE_DISCONNECTED; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ * CAMLEASE_DISCONNECTED; CAMLEASE_EVICTED when it was handed over; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
+ * from any thread.
  */
 camlease_status camlease_camera_start(struct camlease_camera *camera,
                                       const struct camlease_stream_options *options);
@@ -1207,8 +1209,8 @@ camlease_status camlease_camera_stop(struct camlease_camera *camera);
  * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
  * @param out The frame, to be released by camlease_frame_release(). NULL on failure.
  * @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED
- * when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED or CAMLEASE_SHUT_DOWN
- * when that happened meanwhile; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ * when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED,
+ * CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile, or before; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
  */
 camlease_status camlease_camera_next_frame(struct camlease_camera *camera,
                                            int32_t timeout_ms,
@@ -1220,7 +1222,8 @@ camlease_status camlease_camera_next_frame(struct camlease_camera *camera,
  *
  * @param camera The camera.
  * @param out The descriptor, valid until the camera is closed.
- * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED or CAMLEASE_SHUT_DOWN. Callable from any thread.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED, CAMLEASE_EVICTED or CAMLEASE_SHUT_DOWN. Callable from
+ * any thread.
  */
 camlease_status camlease_camera_fd(struct camlease_camera *camera,
                                    int32_t *out);

@@ -578,6 +578,12 @@ pub fn ticks_per_second() -> f64 {
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
 }
 
+/// Whether what is behind a descriptor is gone for good.
+pub fn is_hung_up(fd: &Fd) -> bool {
+    let mut seen = [readable(fd.number())];
+    poll(&mut seen, Some(Instant::now())).is_ok() && seen[0].revents & libc::POLLHUP != 0
+}
+
 /// Nanoseconds of one of the system's clocks.
 pub fn clock_ns(clock: libc::clockid_t) -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

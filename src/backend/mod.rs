@@ -81,6 +81,11 @@ pub trait Device: Send + Sync {
     /// The port that it is plugged into; UNSUPPORTED, with the reason, for a kind that has none.
     fn port(&self) -> Result<Box<dyn Port>>;
 
+    /// Whether the driver has let go of it: it was unplugged, or its port reset.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     /// What its lease is filed under; `None` for a kind that anybody can open at any time.
     fn filing(&self) -> Option<Filing>;
 

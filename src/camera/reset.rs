@@ -166,16 +166,8 @@ impl<'a> Reset<'a> {
     /// Lets the device go, resets its port, and gets it again. The port's refusal, if it refused, and the device: a
     /// camera that was not reset comes back, too.
     fn cycle(&self, device: Option<Box<dyn Device>>, port: Box<dyn Port>) -> Result<(Option<Error>, Acquired)> {
-        let patience = Instant::now() + policy::RESET_CLOSE_PATIENCE;
-        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
-        // Closed before, so that its node's number is free when it comes back.
-        if let Some(closing) = device.and_then(|device| device.let_go())
-            && !closing.end_by(patience)
-        {
-            log::warn!("{}: its driver hangs; resetting the port beneath it", self.uri);
-        }
         let mut source = port.source();
-        let refusal = self.reset_port(port)?.err();
+        let refusal = self.reset_port(port, device)?.err();
         let wait = Wait { for_device: true, after_reset: true, cancel: self.cancel, ..Wait::quietly(self.left()) };
         match acquire(self.uri, source.as_mut(), wait) {
             // A port that answers so has seen the camera leave, and here it is again.
@@ -187,7 +179,7 @@ impl<'a> Reset<'a> {
 
     /// Resets the port, in a thread: the kernel asks a camera that does not answer again and again, for many seconds,
     /// and cannot be interrupted. It goes on with that when the time is up.
-    fn reset_port(&self, port: Box<dyn Port>) -> Result<Result<()>> {
+    fn reset_port(&self, port: Box<dyn Port>, device: Option<Box<dyn Device>>) -> Result<Result<()>> {
         let failed = |e| Error::system(format!("{}: preparing its reset", self.uri), e);
         let (done, entry) = match (Event::new(), Entry::of_another_thread()) {
             (Ok(done), Ok(entry)) => (Arc::new(done), entry),
@@ -209,6 +201,9 @@ impl<'a> Reset<'a> {
             Ok(thread) => thread,
             Err(error) => return Ok(Err(failed(error))),
         };
+        if let Some(device) = device {
+            self.let_go(device, || timed::lock(&outcome).is_some());
+        }
         while timed::lock(&outcome).is_none() {
             if self.left() == Some(Duration::ZERO) {
                 thread.detach();
@@ -225,6 +220,21 @@ impl<'a> Reset<'a> {
         thread.join_by(Instant::now() + policy::RESET_CLOSE_PATIENCE);
         let outcome = timed::lock(&outcome).take();
         Ok(outcome.unwrap_or(Ok(())))
+    }
+
+    /// Lets the device go once the reset has taken it away, and not before: whoever waits for it would get it, and lose it
+    /// again. At once then, so that its node's number is free when it comes back.
+    fn let_go(&self, device: Box<dyn Device>, is_over: impl Fn() -> bool) {
+        let patience = Instant::now() + policy::RESET_CLOSE_PATIENCE;
+        let patience = self.deadline.map_or(patience, |deadline| deadline.min(patience));
+        while !device.is_gone() && !is_over() && Instant::now() < patience {
+            std::thread::sleep(policy::LEAVE_STEP);
+        }
+        if let Some(closing) = device.let_go()
+            && !closing.end_by(patience + policy::RESET_CLOSE_PATIENCE)
+        {
+            log::warn!("{}: its driver hangs; the port is reset beneath it", self.uri);
+        }
     }
 
     fn lost(&self, refusal: Option<&Error>, cause: Error) -> Error {

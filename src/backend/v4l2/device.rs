@@ -12,7 +12,7 @@ use crate::backend::paced::buffers_within;
 use crate::backend::{Device, Identity, Port, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, ControlKind, Format, FourCc, Rate, StreamFormat, StreamRequest, layout};
-use crate::kernel::{Closing, Fd};
+use crate::kernel::{self, Closing, Fd};
 use crate::lease::Filing;
 use crate::memory::Buffer;
 
@@ -196,6 +196,10 @@ impl Device for Held {
         // The open file's own number: there may be no node for it any more.
         let number = self.node.fd.as_file().metadata().map(|file| file.rdev()).unwrap_or(0);
         Ok(Box::new(usb::Port::of(uri, number, bus)?.open(uri)?))
+    }
+
+    fn is_gone(&self) -> bool {
+        kernel::is_hung_up(&self.node.fd)
     }
 
     fn filing(&self) -> Option<Filing> {
