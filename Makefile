@@ -3,6 +3,7 @@
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 # Where each shell looks for completions.
@@ -72,6 +73,9 @@ install-library: $(BUILT)/libcamlease.so
 	ln -sf libcamlease.so.$(SOVERSION) '$(DESTDIR)$(LIBDIR)/libcamlease.so'
 	$(INSTALL) -m 644 '$(BUILT)/libcamlease.a' '$(DESTDIR)$(LIBDIR)/libcamlease.a'
 	$(INSTALL) -m 644 include/camlease.h '$(DESTDIR)$(INCLUDEDIR)/camlease.h'
+# The folder of leases, made at every boot where systemd is.
+	$(INSTALL) -d '$(DESTDIR)$(TMPFILESDIR)'
+	$(INSTALL) -m 644 packaging/tmpfiles.d/camlease.conf '$(DESTDIR)$(TMPFILESDIR)/camlease.conf'
 	$(FILL) packaging/camlease.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/camlease.pc'
 	$(FILL) packaging/camleaseConfig.cmake.in >'$(DESTDIR)$(LIBDIR)/cmake/camlease/camleaseConfig.cmake'
 	$(FILL) packaging/camleaseConfigVersion.cmake.in >'$(DESTDIR)$(LIBDIR)/cmake/camlease/camleaseConfigVersion.cmake'
@@ -92,6 +96,7 @@ uninstall:
 	$(RM) '$(DESTDIR)$(BASHDIR)/camlease' '$(DESTDIR)$(ZSHDIR)/_camlease' '$(DESTDIR)$(FISHDIR)/camlease.fish'
 	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(SOVERSION)'
 	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so' '$(DESTDIR)$(LIBDIR)/libcamlease.a'
+	$(RM) '$(DESTDIR)$(TMPFILESDIR)/camlease.conf'
 	$(RM) '$(DESTDIR)$(INCLUDEDIR)/camlease.h' '$(DESTDIR)$(LIBDIR)/pkgconfig/camlease.pc'
 	$(RM) '$(DESTDIR)$(LIBDIR)/cmake/camlease/camleaseConfig.cmake'
 	$(RM) '$(DESTDIR)$(LIBDIR)/cmake/camlease/camleaseConfigVersion.cmake'
