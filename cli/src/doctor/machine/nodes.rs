@@ -1,6 +1,8 @@
 //! Video nodes: those that the kernel has, what stands for them in /dev, and what they answer.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::kernel::{self, Answers};
 use super::tree::{Entry, EntryKind, Number, Tree, device_number};
@@ -50,11 +52,29 @@ pub fn read(tree: &Tree) -> Vec<Node> {
     nodes
 }
 
+/// Asks the nodes, those of devices apart whose driver is known to hang: it would keep whoever asks, too.
+pub fn ask(nodes: &mut [Node], hanging: &[PathBuf]) {
+    for node in nodes.iter_mut().filter(|node| node.is_right() && !hanging.contains(&node.device)) {
+        node.access = ask_in_time(&node.path);
+    }
+}
+
+/// How long a node has to answer: it does so at once, or waits for a camera that does not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// In a thread of its own, since a call that hangs cannot be ended: it is left to itself.
+fn ask_in_time(path: &Path) -> Access {
+    let (send, answer) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || send.send(open(&path)));
+    answer.recv_timeout(PATIENCE).unwrap_or(Access::Failed(libc::ETIMEDOUT))
+}
+
 impl Node {
     fn read(tree: &Tree, name: String) -> Option<Node> {
         let folder = tree.real(Path::new(CLASS).join(&name))?;
         let device = tree.real(folder.join("device")).unwrap_or_else(|| folder.clone());
-        let mut node = Node {
+        Some(Node {
             path: dev(&name),
             number: device_number(&tree.text(folder.join("dev"))?)?,
             index: tree.number(folder.join("index")).unwrap_or(0),
@@ -65,11 +85,7 @@ impl Node {
             entry: tree.entry(dev(&name)),
             access: Access::Untried,
             name,
-        };
-        if tree.is_live() && node.is_right() {
-            node.access = open(&node.path);
-        }
-        Some(node)
+        })
     }
 
     /// What stands in /dev is the node that the kernel means.
