@@ -144,7 +144,7 @@ fn release(camera: String, args: &Args, then: Then, output: &Output) -> (CameraR
         _ => {}
     }
     let spinner = progress::spinner(output);
-    spinner.set_message(format!("{camera}: waiting for its holders to let go"));
+    spinner.set_message(harmless(&format!("{camera}: waiting for its holders to let go"), false));
     // A yes is one to the processes that were shown: who came while the person read is not among them.
     let shown = |holder: &Holder| plan.iter().any(|entry| same(&entry.holder, holder));
     let asked = then == Then::Ask;

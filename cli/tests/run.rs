@@ -291,7 +291,7 @@ fn a_terminal_that_closes_ends_the_command_as_well() {
 
 #[test]
 fn two_cameras_are_taken_in_one_order_and_one_but_once() {
-    let (one, other) = (camera("order"), camera("order"));
+    let (one, other) = (camera("order-a"), camera("order-b"));
     let node = format!("{one}?width=64");
     let (code, out, err) = run(&["run", "-c", &one, "-c", &node, "-c", &one, "--timeout", "5s", "--", "echo", "once"]);
     assert_eq!((code, out.as_str()), (0, "once\n"), "{err}");

@@ -76,7 +76,7 @@ fn it_ends_with_its_reader_where_nothing_changes() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("\"change\":\"found\""), "{line}");
-    // What other tests do may be printed: with a longer interval nothing is, and it ends all the same.
+    // Other tests' cameras may have been printed meanwhile. With such an interval nothing is, and it ends all the same.
     assert_eq!(support::end_of(&mut child).code(), Some(1));
     let mut child = camlease(&["--json", "watch", "--interval", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();

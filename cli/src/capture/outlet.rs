@@ -23,18 +23,20 @@ const PIECE: usize = 4096;
 
 pub struct Outlet<'a> {
     file: File,
+    /// Standard output may be a file on a disk, which takes all at once.
+    is_file: bool,
     signals: &'a Signals,
 }
 
 impl<'a> Outlet<'a> {
     pub fn new(file: File, signals: &'a Signals) -> Outlet<'a> {
-        Outlet { file, signals }
+        Outlet { is_file: file.metadata().is_ok_and(|kind| kind.is_file()), file, signals }
     }
 
     /// Without waiting for a pipe's reader: where there is none, it fails with ENXIO.
     pub fn open_now(path: &Path, signals: &'a Signals) -> io::Result<Outlet<'a>> {
         let file = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        Ok(Outlet { file, signals })
+        Ok(Outlet::new(file, signals))
     }
 
     /// Waits until something can be written. The file is not made non-blocking for this: it may be the shell's as well.
@@ -70,6 +72,9 @@ impl<'a> Outlet<'a> {
 
 impl Write for Outlet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_file {
+            return self.file.write(bytes);
+        }
         loop {
             self.wait()?;
             match self.file.write(&bytes[..bytes.len().min(PIECE)]) {
