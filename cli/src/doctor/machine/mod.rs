@@ -9,7 +9,7 @@ pub mod usb;
 
 use std::path::PathBuf;
 
-use nodes::Node;
+use nodes::{Access, Node};
 use processes::Processes;
 use tree::Tree;
 use usb::Usb;
@@ -46,7 +46,10 @@ impl Machine {
         let tree = Tree::machine();
         let (uid, groups) = kernel::credentials();
         let mut machine = Machine::read_from(tree, uid, groups);
-        if machine.processes.unreadable > 0 || machine.sees_some_processes_only {
+        // The library asks the nodes as well, and would hang where one does not answer.
+        let hangs = !hanging(&machine.nodes, &machine.processes).is_empty()
+            || machine.nodes.iter().any(|node| node.access == Access::Failed(libc::ETIMEDOUT));
+        if !hangs && (machine.processes.unreadable > 0 || machine.sees_some_processes_only) {
             let streaming = |found: &camlease::Found| found.state == camlease::State::Streaming;
             let found = camlease::list().unwrap_or_default();
             machine.busy = found.into_iter().filter(streaming).map(|found| found.identity.uri.into()).collect();

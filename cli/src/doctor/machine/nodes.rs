@@ -55,7 +55,8 @@ pub fn read(tree: &Tree) -> Vec<Node> {
 /// Asks the nodes, those of devices apart whose driver is known to hang: it would keep whoever asks, too.
 pub fn ask(nodes: &mut [Node], hanging: &[PathBuf]) {
     for node in nodes.iter_mut().filter(|node| node.is_right() && !hanging.contains(&node.device)) {
-        node.access = ask_in_time(&node.path);
+        let path = node.path.clone();
+        node.access = in_time(PATIENCE, move || open(&path));
     }
 }
 
@@ -63,11 +64,10 @@ pub fn ask(nodes: &mut [Node], hanging: &[PathBuf]) {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// In a thread of its own, since a call that hangs cannot be ended: it is left to itself.
-fn ask_in_time(path: &Path) -> Access {
+fn in_time(patience: Duration, ask: impl FnOnce() -> Access + Send + 'static) -> Access {
     let (send, answer) = mpsc::channel();
-    let path = path.to_owned();
-    std::thread::spawn(move || send.send(open(&path)));
-    answer.recv_timeout(PATIENCE).unwrap_or(Access::Failed(libc::ETIMEDOUT))
+    std::thread::spawn(move || send.send(ask()));
+    answer.recv_timeout(patience).unwrap_or(Access::Failed(libc::ETIMEDOUT))
 }
 
 impl Node {
@@ -134,6 +134,15 @@ fn controllers(tree: &Tree, device: &Path) -> Vec<(PathBuf, Number)> {
 mod tests {
     use super::super::tree::capture::capture;
     use super::*;
+
+    #[test]
+    fn a_node_that_does_not_answer_is_not_waited_for() {
+        let (never, wait) = mpsc::channel::<Access>();
+        let hangs = move || wait.recv().unwrap_or(Access::Untried);
+        assert_eq!(in_time(Duration::from_millis(50), hangs), Access::Failed(libc::ETIMEDOUT));
+        drop(never);
+        assert_eq!(in_time(PATIENCE, || Access::Failed(libc::EACCES)), Access::Failed(libc::EACCES));
+    }
 
     #[test]
     fn nodes_are_read_from_a_capture() {
