@@ -101,7 +101,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let output = Output::new(cli.json);
-    let Exit(code) = match &cli.command {
+    let exit = match &cli.command {
         Command::List(args) => list::run(args, &output),
         Command::Who(args) => who::run(args, &output),
         Command::Wait(args) => wait::run(args, &output),
@@ -114,6 +114,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args, &output),
     };
+    let Exit(code) = output::with_unprinted(exit);
     ExitCode::from(code)
 }
 

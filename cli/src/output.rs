@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use camlease::{Error, Kind};
@@ -131,7 +132,7 @@ impl Output {
     /// A line for the person, on standard output; nothing with `--json`.
     pub fn line(&self, text: impl fmt::Display) {
         if !self.json {
-            print(format_args!("{text}\n"));
+            print(format_args!("{}\n", harmless(&text.to_string(), self.colour)));
         }
     }
 
@@ -150,8 +151,13 @@ impl Output {
     /// What is going on, for the person alone: on standard error, and not with `--json`.
     pub fn note(&self, text: impl fmt::Display) {
         if !self.json {
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{}", harmless(&text.to_string(), self.colour_on_stderr));
         }
+    }
+
+    /// Whether standard output may have colours.
+    pub fn is_coloured(&self) -> bool {
+        self.colour
     }
 
     /// Text for [`Output::line`], coloured where standard output is a terminal that may have colours.
@@ -183,7 +189,10 @@ impl Output {
                 let error = FailureBody { kind, message, errno, exit_code: exit.0 };
                 serde_json::to_string(&Failure { error }).unwrap_or_default()
             }
-            false => format!("{} {message}", colour(self.colour_on_stderr, Paint::Bad, "camlease:")),
+            false => {
+                let text = format!("{} {message}", colour(self.colour_on_stderr, Paint::Bad, "camlease:"));
+                harmless(&text, self.colour_on_stderr)
+            }
         };
         let _ = writeln!(io::stderr(), "{text}");
         exit
@@ -207,19 +216,68 @@ pub fn print_json(value: &impl Serialize) {
 /// Bytes on standard output as they are.
 pub fn print_bytes(bytes: &[u8]) {
     let mut out = io::stdout().lock();
-    end_without_reader(out.write_all(bytes).and_then(|()| out.flush()));
-}
-
-/// A reader that has gone (`camlease list | head -1`) is no reason for a panic.
-fn end_without_reader(written: io::Result<()>) {
-    if written.is_err() {
-        std::process::exit(Exit::FAILURE.0.into());
-    }
+    note_failure(out.write_all(bytes).and_then(|()| out.flush()));
 }
 
 fn print(text: fmt::Arguments<'_>) {
     let mut out = io::stdout().lock();
-    end_without_reader(out.write_fmt(text).and_then(|()| out.flush()));
+    note_failure(out.write_fmt(text).and_then(|()| out.flush()));
+}
+
+/// Something that was to be printed was not.
+static UNPRINTED: AtomicBool = AtomicBool::new(false);
+
+/// The work goes on: a program that was asked to let go is not to be left half way because a disk is full. A reader that
+/// has gone (`camlease list | head -1`) is no reason for words; anything else is told, once.
+fn note_failure(written: io::Result<()>) {
+    let Err(error) = written else { return };
+    if !UNPRINTED.swap(true, Ordering::Relaxed) && error.kind() != io::ErrorKind::BrokenPipe {
+        let _ = writeln!(io::stderr(), "camlease: standard output: {error}");
+    }
+}
+
+/// What the command ends with: also a failure where the answer did not get out.
+pub fn with_unprinted(exit: Exit) -> Exit {
+    exit.and(if is_unprinted() { Exit::FAILURE } else { Exit::OK })
+}
+
+/// Whether something could not be printed: who only prints has no more to do then.
+pub fn is_unprinted() -> bool {
+    UNPRINTED.load(Ordering::Relaxed)
+}
+
+/// Names of programs, drivers and devices are shown, which others choose: what would steer a terminal, or turn the
+/// direction of text, is taken out. So are ends of lines, which could pretend lines of ours, but for the last ones.
+/// Colours stay where there are any: those of ours, none of which hides anything.
+pub fn harmless(text: &str, coloured: bool) -> String {
+    let (text, end) = text.split_at(text.trim_end_matches('\n').len());
+    let mut harmless = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let colour = if coloured { own_colour(rest) } else { None };
+        match colour {
+            Some(colour) => harmless += colour,
+            None if steers(next) => harmless.push('?'),
+            None => harmless.push(next),
+        }
+        rest = &rest[colour.map_or(next.len_utf8(), str::len)..];
+    }
+    harmless + end
+}
+
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The colour's beginning or end that a text begins with.
+fn own_colour(text: &str) -> Option<&str> {
+    if !text.starts_with('\u{1b}') {
+        return None;
+    }
+    let paints = [Paint::Strong, Paint::Faint, Paint::Good, Paint::Warn, Paint::Bad].map(Paint::style);
+    let ends = |style: Style| [style.render().to_string(), style.render_reset().to_string()];
+    let length = paints.into_iter().flat_map(ends).filter(|own| text.starts_with(own)).map(|own| own.len()).max()?;
+    Some(&text[..length])
 }
 
 #[cfg(test)]
@@ -231,6 +289,18 @@ mod tests {
         assert_eq!(Exit::OK.and(Exit::BUSY), Exit::BUSY);
         assert_eq!(Exit::BUSY.and(Exit::TIMEOUT), Exit::BUSY);
         assert_eq!(Exit::BUSY.and(Exit::OK), Exit::BUSY);
+    }
+
+    #[test]
+    fn what_others_named_does_not_steer_a_terminal() {
+        let hostile = "a\u{1b}[2J\u{1b}[8mb\rc\nd\u{9b}1m\u{202e}e\n";
+        assert_eq!(harmless(hostile, true), "a?[2J?[8mb?c?d?1m?e\n");
+        let output = Output { json: false, colour: true, colour_on_stderr: false };
+        for paint in [Paint::Strong, Paint::Faint, Paint::Good, Paint::Warn, Paint::Bad] {
+            let painted = output.paint(paint, "kamera größer");
+            assert_eq!(harmless(&painted, true), painted);
+            assert!(!harmless(&painted, false).contains('\u{1b}'));
+        }
     }
 
     #[test]

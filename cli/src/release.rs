@@ -3,11 +3,11 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-use camlease::{EvictOptions, Evicted, Outcome, State};
+use camlease::{EvictOptions, Evicted, Holder, Outcome, State};
 use serde::Serialize;
 
 use crate::naming;
-use crate::output::{Exit, Output, Paint};
+use crate::output::{Exit, Output, Paint, harmless};
 use crate::progress;
 use crate::telling::{self, ErrorJson, HolderJson};
 
@@ -113,15 +113,19 @@ fn release(camera: String, args: &Args, then: Then, output: &Output) -> (CameraR
         holders: holders.iter().map(EvictedJson::from).collect(),
         error,
     };
-    let evict = |dry_run| {
-        let options =
-            EvictOptions { dry_run, grace: args.grace, name: "camlease release".into(), ..EvictOptions::default() };
-        camlease::evict(&camera, options)
+    let evict = |dry_run, only: Option<&dyn Fn(&Holder) -> bool>| {
+        let name = "camlease release".into();
+        camlease::evict(&camera, EvictOptions { dry_run, grace: args.grace, name, only, ..EvictOptions::default() })
     };
     let failed =
         |error: camlease::Error| (report(Some(false), &[], Some(ErrorJson::from(&error))), output.fail(&error));
-    let plan = match naming::check_that_it_exists(&camera).and_then(|()| evict(true)) {
+    let plan = match naming::check_that_it_exists(&camera).and_then(|()| evict(true, None)) {
         Ok(plan) => plan,
+        // Any program may listen under a name that is no camera's: it must not keep the real ones from being released.
+        Err(error) if args.camera.is_none() && error.kind() == camlease::Kind::InvalidArgument => {
+            output.note(output.paint_note(Paint::Warn, format_args!("note: passed over: {error}")));
+            return (report(None, &[], Some(ErrorJson::from(&error))), Exit::OK);
+        }
         Err(error) => return failed(error),
     };
     let name = output.paint(Paint::Strong, &camera);
@@ -140,13 +144,25 @@ fn release(camera: String, args: &Args, then: Then, output: &Output) -> (CameraR
         _ => {}
     }
     let spinner = progress::spinner(output);
-    spinner.set_message(format!("{camera}: waiting for its holders to let go"));
-    let done = evict(false);
+    spinner.set_message(harmless(&format!("{camera}: waiting for its holders to let go"), false));
+    // A yes is one to the processes that were shown: who came while the person read is not among them.
+    let shown = |holder: &Holder| plan.iter().any(|entry| same(&entry.holder, holder));
+    let asked = then == Then::Ask;
+    let done = evict(false, asked.then_some(&shown as _));
     spinner.finish_and_clear();
+    let now = if asked { evict(true, None).unwrap_or_default() } else { Vec::new() };
+    let new: Vec<&Holder> = now.iter().map(|entry| &entry.holder).filter(|holder| !shown(holder)).collect();
     match done {
         Ok(done) => {
             done.iter().for_each(|entry| show(entry, output));
-            let exit = after(&done);
+            new.iter().for_each(|holder| {
+                let words = output.paint(
+                    Paint::Bad,
+                    "it came meanwhile and is left alone; to get the camera from it, too, call this again",
+                );
+                output.line(format_args!("  {holder}: {words}"));
+            });
+            let exit = after(&done).and(if new.is_empty() { Exit::OK } else { Exit::BUSY });
             let state = match exit {
                 Exit::OK => output.paint(Paint::Good, "free"),
                 _ => output.paint(Paint::Bad, "not free"),
@@ -156,6 +172,10 @@ fn release(camera: String, args: &Args, then: Then, output: &Output) -> (CameraR
         }
         Err(error) => failed(error),
     }
+}
+
+fn same(one: &Holder, other: &Holder) -> bool {
+    (one.pid, one.start_time) == (other.pid, other.start_time)
 }
 
 fn counted(holders: usize) -> String {
@@ -188,7 +208,7 @@ fn show(entry: &Evicted, output: &Output) {
 
 /// Whether the person types yes. The end of the input is a no.
 fn yes(question: &str) -> bool {
-    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let _ = write!(io::stderr(), "{} [y/N] ", harmless(question, false));
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")

@@ -5,11 +5,13 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use camlease::{Activity, Found, Holder, Holders, State};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
 use serde::Serialize;
 
 use crate::naming;
-use crate::output::{Exit, Output, Paint};
+use crate::output::{Exit, Output, Paint, harmless};
 use crate::signals::{Signals, wait};
 use crate::telling::{self, CameraJson, HolderJson};
 use crate::terminal::View;
@@ -115,7 +117,26 @@ fn print_changes(interval: Duration) -> camlease::Result<Exit> {
             crate::output::print_json(&Change { time_ms, change, camera, holders: &holders });
         }
         first = false;
-        std::thread::sleep(interval);
+        // A reader that has gone is seen without writing, which a quiet machine would never do.
+        if crate::output::is_unprinted() || loses_reader(interval) {
+            return Ok(Exit::FAILURE);
+        }
+    }
+}
+
+/// Waits so long; whether standard output's reader has gone by then.
+fn loses_reader(time: Duration) -> bool {
+    let until = Instant::now() + time;
+    let stdout = io::stdout();
+    loop {
+        let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        // No event is asked for: an error is told all the same.
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(_) => return false,
+            Ok(_) => return true,
+        }
     }
 }
 
@@ -191,7 +212,7 @@ fn lines(seen: &[Seen], output: &Output) -> Vec<String> {
             lines.push(format!("{:width$}  {holder}{}", "", since.unwrap_or_default()));
         }
     }
-    lines
+    lines.iter().map(|line| harmless(line, output.is_coloured())).collect()
 }
 
 #[cfg(test)]

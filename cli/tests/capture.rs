@@ -204,10 +204,10 @@ fn ctrl_c_ends_a_clip_that_is_whole() {
     let (folder, camera) = (folder("interrupted"), camera("interrupted"));
     for (name, arguments, wanted) in [("open.avi", &[][..], 0), ("counted.avi", &["-n", "100000"], 130)] {
         let path = folder.join(name);
-        let part = folder.join(format!("{name}.part"));
         let uri = format!("{camera}?width=64&height=48");
         let arguments = [&["--json", "capture", &uri, "-o", path.to_str().unwrap()], arguments].concat();
         let child = camlease(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let part = folder.join(format!("{name}.{}.part", child.id()));
         wait_for("the clip to begin", || part.exists().then_some(()));
         // A few frames, so that there is something to end.
         std::thread::sleep(Duration::from_millis(300));
@@ -237,4 +237,144 @@ fn progress_is_shown_on_a_terminal_alone() {
     assert_eq!(terminal.end().0, 0);
     let (code, _, err) = run(&[&arguments[..], &["--force"]].concat());
     assert_eq!((code, err.as_str()), (0, ""));
+}
+
+/// What the folder has, by name.
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_full_disk_does_not_cost_the_recording() {
+    let (folder, camera) = (folder("full"), camera("full"));
+    for name in ["clip.raw", "clip.avi"] {
+        let path = folder.join(name);
+        // A limit on the size of files, in blocks of 512 bytes, stands for the disk.
+        let script = format!(
+            "trap '' XFSZ; ulimit -f 4096; exec {} capture '{camera}?fps=100' -n 1000 --quality 100 -o {}",
+            env!("CARGO_BIN_EXE_camlease"),
+            path.display()
+        );
+        let (code, out, err) = told(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
+        assert_eq!(code, 1, "{out}{err}");
+        assert!(!path.exists());
+        let [part] = &names(&folder)[..] else { panic!("{:?}", names(&folder)) };
+        assert!(part.starts_with(name) && part.ends_with(".part") && err.contains(part), "{part}: {err}");
+        assert_eq!(fs::metadata(folder.join(part)).unwrap().len(), 4096 * 512);
+        fs::remove_file(folder.join(part)).unwrap();
+    }
+}
+
+#[test]
+fn a_link_stays_and_its_file_is_written() {
+    let (folder, camera) = (folder("links"), camera("links"));
+    fs::create_dir(folder.join("there")).unwrap();
+    let link = folder.join("latest.png");
+    for target in ["there/real.png", "there/not-yet.png"] {
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        if target == "there/real.png" {
+            fs::write(folder.join(target), "an older picture").unwrap();
+        }
+        assert_eq!(run(&["capture", &camera, "-o", link.to_str().unwrap()]).0, 2, "it is there");
+        let (code, _, err) = run(&["capture", &camera, "-o", link.to_str().unwrap(), "--force"]);
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new(target));
+        assert_eq!(png(&folder.join(target)).0, 640);
+    }
+    assert_eq!(names(&folder), ["latest.png", "there"]);
+    assert_eq!(names(&folder.join("there")), ["not-yet.png", "real.png"]);
+
+    // As /dev/stdout: through a link to an open file, here one of the test's own.
+    let file = fs::File::create(folder.join("redirected.raw")).unwrap();
+    let link = folder.join("stdout");
+    std::os::unix::fs::symlink("/proc/self/fd/1", &link).unwrap();
+    let uri = format!("{camera}?width=64&height=48");
+    let mut command = camlease(&["--json", "capture", &uri, "-n", "2", "--as", "raw", "--force", "-o"]);
+    assert!(command.arg(&link).stdout(file).status().unwrap().success());
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/proc/self/fd/1"));
+    assert_eq!(fs::metadata(folder.join("redirected.raw")).unwrap().len(), 2 * 2 * 64 * 48);
+}
+
+#[test]
+fn no_other_file_is_touched() {
+    let (folder, camera) = (folder("others"), camera("others"));
+    let (own, planted) = (folder.join("x.png.part"), folder.join("precious"));
+    fs::write(&own, "somebody's").unwrap();
+    fs::write(&planted, "somebody's").unwrap();
+    std::os::unix::fs::symlink(&planted, folder.join("clip.raw.part")).unwrap();
+    let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    assert_eq!(run(&["capture", &camera, "-o", &at("x.png")]).0, 0);
+    assert_eq!(run(&["capture", &camera, "-n", "1", "-o", &at("clip.raw")]).0, 0);
+    assert_eq!(fs::read(&own).unwrap(), b"somebody's");
+    assert_eq!(fs::read(&planted).unwrap(), b"somebody's");
+    assert_eq!(names(&folder), ["clip.raw", "clip.raw.part", "precious", "x.png", "x.png.part"]);
+
+    // A file that appears under the name meanwhile is another's, and both are kept.
+    let path = folder.join("late.raw");
+    let uri = format!("{camera}?width=64&height=48");
+    let child = camlease(&["capture", &uri, "-o", path.to_str().unwrap()]);
+    let child = { child }.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let part = folder.join(format!("late.raw.{}.part", child.id()));
+    wait_for("the clip to begin", || part.exists().then_some(()));
+    std::thread::sleep(Duration::from_millis(300)); // a few frames
+    fs::write(&path, "another's").unwrap();
+    support::signal(child.id() as i32, Signal::SIGINT);
+    let (code, out, err) = told(child.wait_with_output().unwrap());
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("late.raw: ") && err.contains(part.to_str().unwrap()), "{err}");
+    assert_eq!(fs::read(&path).unwrap(), b"another's");
+    assert!(fs::metadata(&part).unwrap().len() > 0);
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_can_be_given_up() {
+    let (folder, camera) = (folder("unread"), camera("unread"));
+    let pipe = folder.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let start = |output: &str| {
+        let mut command = camlease(&["capture", &camera, "--as", "raw", "--force", "-o", output]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let end = |mut child: std::process::Child, signal| {
+        support::signal(child.id() as i32, signal);
+        let begun = Instant::now();
+        let status = support::end_of(&mut child);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let by_signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
+        by_signal.or(status.code()).unwrap()
+    };
+    // Without a reader the open waits.
+    let child = start(pipe.to_str().unwrap());
+    let stat = format!("/proc/{}/wchan", child.id());
+    wait_for("it to wait for a reader", || {
+        fs::read_to_string(&stat).unwrap().contains("wait_for_partner").then_some(())
+    });
+    assert_eq!(end(child, Signal::SIGTERM), 128 + 15);
+    // With one that does not read, the write.
+    let reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let child = start(pipe.to_str().unwrap());
+    let has_it = |pid: u32| run(&["who", &camera]).1.contains(&format!("pid {pid}")).then_some(());
+    wait_for("the camera to be taken", || has_it(child.id()));
+    std::thread::sleep(Duration::from_millis(300)); // until the pipe is full
+    assert_eq!(end(child, Signal::SIGTERM), 128 + 15);
+    drop(reader);
+    // Standard output is as any pipe.
+    let child = start("-");
+    wait_for("the camera to be taken", || has_it(child.id()));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(end(child, Signal::SIGTERM), 128 + 15);
+    assert_eq!(run(&["wait", &camera, "--timeout", "0"]).0, 0);
+}
+
+#[test]
+fn a_name_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let (folder, camera) = (folder("bytes"), camera("bytes"));
+    let path = folder.join(std::ffi::OsStr::from_bytes(b"m\xfcll.png"));
+    assert!(camlease(&["capture", &camera, "-o"]).arg(&path).status().unwrap().success());
+    assert_eq!(png(&path).0, 640);
 }

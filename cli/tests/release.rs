@@ -144,3 +144,64 @@ fn a_stopped_holder_is_freed_as_well() {
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(run(&["wait", &camera, "--timeout", "0"]).0, 0);
 }
+
+#[test]
+fn a_yes_to_one_program_is_none_to_another() {
+    let camera = camera("meanwhile");
+    let first = foreign_holder(&camera, "plain");
+    let mut terminal = Terminal::start(&["release", &camera]);
+    terminal.wait_for("[y/N]");
+    drop(first);
+    let mut second = foreign_holder(&camera, "plain");
+    terminal.type_in("y\r");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, 3, "{screen}");
+    assert!(screen.contains(&format!("foreign (pid {}", second.id())) && screen.contains("came meanwhile"), "{screen}");
+    assert!(screen.contains("not free") && second.is_alive(), "{screen}");
+}
+
+/// A socket that listens under a virtual camera's name, which may be none.
+fn listener(name: &str) -> std::os::unix::net::UnixListener {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(format!("camlease/virtual/{name}")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_name_that_is_no_cameras_hinders_nobody() {
+    let pid = std::process::id();
+    let _odd = [listener(&format!("odd-{pid}?x")), listener(&format!("odd-{pid}\u{1b}[2J\u{1b}[8m"))];
+    let camera = camera("beside-odd");
+    let program = foreign_holder(&camera, "plain");
+    // Only shown: other programs of this machine are safe from this test.
+    let (code, out, err) = run(&["release", "--all", "--dry-run"]);
+    assert_ne!(code, 2, "{out}{err}");
+    assert!(out.contains(&format!("foreign (pid {}", program.id())), "{out}");
+    assert!(err.contains("passed over") && err.contains(&format!("odd-{pid}?x")), "{err}");
+    for (_, out, err) in [run(&["release", "--all", "--dry-run"]), run(&["list"])] {
+        assert!(format!("{out}{err}").contains(&format!("odd-{pid}?[2J?[8m")), "{out}{err}");
+        assert!(!out.contains('\u{1b}') && !err.contains('\u{1b}'), "{out}{err}");
+    }
+}
+
+#[test]
+fn a_full_disk_under_its_words_does_not_stop_it() {
+    let (camera, folder) = (camera("wordless"), support::folder("wordless"));
+    let mut program = foreign_holder(&camera, "plain");
+    // No byte fits into the file that its words go to.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 0; exec {} release {camera} --auto >{}",
+        env!("CARGO_BIN_EXE_camlease"),
+        folder.join("words").display()
+    );
+    let (code, _, err) = support::told(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
+    assert_eq!((code, err.lines().count()), (1, 1), "{err}");
+    assert!(err.contains("standard output: ") && !program.is_alive(), "{err}");
+
+    // A reader that has gone is not worth a word.
+    let mut program = foreign_holder(&camera, "plain");
+    let script = format!("{} release {camera} --auto | true", env!("CARGO_BIN_EXE_camlease"));
+    let (_, _, err) = support::told(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
+    assert_eq!(err, "");
+    assert!(!program.is_alive());
+}

@@ -250,7 +250,7 @@ fn held_by_a_foreign_program_which_is_then_stopped() {
     let node = vivid();
     let stream = Stream::start(Path::new(&node));
     let pid = stream.process_id() as i32;
-    let held = finding("held", "warning", &node);
+    let held = finding("held", "note", &node);
     assert_eq!(held["facts"]["pid"], pid);
     says(&held, "what", &format!("v4l2-ctl (pid {pid}, user root, started "));
     says(&held, "remedy", &format!("camlease release {node}"));
@@ -353,12 +353,14 @@ fn a_stream_that_a_parent_left_to_its_fork() {
     require_guest();
     let node = vivid();
     let child = Having::c_program("neighbour", &node, "inherit");
+    // While both live the file is one of two; then the fork streams alone, as a service that went into the background
+    // does that opened the camera there.
     let answer = wait_for("the parent to end", PATIENCE, || {
         let answer = diagnosis(&[]);
-        with_id(&answer, "left-behind").is_some().then_some(answer)
+        (with_id(&answer, "held").is_some() && with_id(&answer, "inherited").is_none()).then_some(answer)
     });
-    assert_eq!(found(&answer, "left-behind", "warning", &node)["facts"]["pid"], child.pid);
-    assert_eq!(found(&answer, "held", "warning", &node)["facts"]["pid"], child.pid);
+    assert_eq!(found(&answer, "held", "note", &node)["facts"]["pid"], child.pid);
+    assert_eq!((with_id(&answer, "left-behind"), &answer["healthy"]), (None, &json!(true)), "{answer}");
     drop(child);
     assert_quiet();
 }
@@ -372,7 +374,7 @@ fn a_program_that_streams_without_its_parent_left_nothing_behind() {
     wait_for("v4l2-ctl to stream", PATIENCE, || with_id(&diagnosis(&[]), "held").is_some().then_some(()));
     drop(shell);
     let answer = diagnosis(&[]);
-    let stream = found(&answer, "held", "warning", &node)["facts"]["pid"].as_i64().unwrap() as i32;
+    let stream = found(&answer, "held", "note", &node)["facts"]["pid"].as_i64().unwrap() as i32;
     assert_eq!(with_id(&answer, "left-behind"), None);
     signal(stream, libc::SIGKILL);
     wait_for_the_end(stream);
@@ -631,17 +633,20 @@ fn words_for_a_person() {
     let mut stream = Having::c_program("neighbour", &node, "stream");
     let output = doctor(&[&node]);
     let words = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(TROUBLE));
-    let expected = format!("WARNING: neighbour (pid {}, user root, started ", stream.pid);
-    assert!(words.starts_with(&expected), "{words}");
-    assert!(words.contains(&format!("\n    remedy: camlease release {node} takes it from neighbour")), "{words}");
-    assert!(words.contains("\n1 warning: 1 camera looked at; checks run: "), "{words}");
+    assert_eq!(output.status.code(), Some(0), "a program that has its camera is no trouble: {words}");
+    let expected = format!("note: neighbour (pid {}, user root, started ", stream.pid);
+    assert!(words.starts_with(&expected) && words.contains(&format!(") streams from {node}")), "{words}");
+    let remedy =
+        format!("\n    remedy: if another program is to have the camera: camlease release {node} takes it from");
+    assert!(words.contains(&remedy), "{words}");
+    assert!(words.contains("\nno trouble found, 1 note: 1 camera looked at; checks run: "), "{words}");
 
-    // It lets go and keeps the node: no more trouble, and still told.
+    // It lets go and keeps the node: still told.
     stream.process.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     let words = wait_for("the stream to end", PATIENCE, || {
         let output = doctor(&[&node]);
-        (output.status.code() == Some(0)).then(|| String::from_utf8(output.stdout).unwrap())
+        let words = String::from_utf8(output.stdout).unwrap();
+        words.contains("no memory of it mapped").then_some(words)
     });
     assert!(words.contains("no trouble found, 1 note: 1 camera looked at"), "{words}");
 }

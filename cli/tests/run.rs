@@ -227,10 +227,19 @@ fn signals_are_passed_on_and_become_stronger() {
 
     let (child, _) =
         ready(&camera, &["--grace", "60s"], "trap '' TERM INT; echo ready $$; while :; do sleep 0.1; done");
-    support::signal(child.id() as i32, Signal::SIGTERM);
+    support::signal(child.id() as i32, Signal::SIGINT);
     std::thread::sleep(Duration::from_millis(100)); // so that they are two
-    support::signal(child.id() as i32, Signal::SIGTERM);
+    support::signal(child.id() as i32, Signal::SIGINT);
     assert_eq!(told(child.wait_with_output().unwrap()).0, 128 + 9, "told twice, it does not wait");
+
+    // A service that is stopped, or a terminal that closes: no impatience, and the command has its time.
+    let script = "trap '' HUP; trap 'sleep 0.5; exit 9' TERM; echo ready $$; while :; do sleep 0.1; done";
+    let (child, _) = ready(&camera, &["--grace", "60s"], script);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGHUP, Signal::SIGTERM] {
+        support::signal(child.id() as i32, signal);
+        std::thread::sleep(Duration::from_millis(50)); // so that none is taken for another
+    }
+    assert_eq!(told(child.wait_with_output().unwrap()).0, 9, "it could clean up");
 
     let script = "trap 'exit 11' USR1; echo ready $$; while :; do sleep 0.1; done";
     let (child, _) = ready(&camera, &["--retries", "0"], script);
@@ -265,4 +274,78 @@ fn a_supervised_capture_lets_go_when_it_is_told_to() {
     let (code, _, _) = told(child.wait_with_output().unwrap());
     assert_eq!(code, 128 + 15);
     assert_eq!(run(&["wait", &camera, "--timeout", "0"]).0, 0);
+}
+
+#[test]
+fn a_terminal_that_closes_ends_the_command_as_well() {
+    let (camera, folder) = (camera("hangup"), folder("hangup"));
+    let mark = folder.join("mark");
+    let script = format!("trap 'echo came >{}; exit 1' HUP; echo begins; while :; do sleep 0.1; done", mark.display());
+    let mut terminal = Terminal::start(&["run", "-c", &camera, "--", "sh", "-c", &script]);
+    terminal.wait_for("begins");
+    // The kernel tells the session's first process alone, which is `run`.
+    terminal.hang_up();
+    wait_for("SIGHUP at the command", || mark.exists().then_some(()));
+    support::end_of(&mut terminal.child);
+}
+
+#[test]
+fn two_cameras_are_taken_in_one_order_and_one_but_once() {
+    let (one, other) = (camera("order-a"), camera("order-b"));
+    let node = format!("{one}?width=64");
+    let (code, out, err) = run(&["run", "-c", &one, "-c", &node, "-c", &one, "--timeout", "5s", "--", "echo", "once"]);
+    assert_eq!((code, out.as_str()), (0, "once\n"), "{err}");
+    // Each waits for the camera that is held here, and has none meanwhile: the order is theirs, not the person's.
+    let program = foreign_holder(&one, "plain");
+    let start = |first: &str, second: &str| {
+        let mut command = camlease(&["--json", "run", "-c", first, "-c", second, "--", "true"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        err.read_line(&mut line).unwrap();
+        let waiting: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&waiting["event"], &waiting["camera"]), (&"waiting".into(), &one.as_str().into()), "{line}");
+        (child, err)
+    };
+    let both = [start(&one, &other), start(&other, &one)];
+    assert_eq!(run(&["wait", &other, "--timeout", "0"]).0, 0, "nobody has the second before the first");
+    drop(program);
+    for (mut child, _err) in both {
+        assert!(support::end_of(&mut child).success());
+    }
+}
+
+#[test]
+fn an_end_by_a_real_time_signal_is_an_end() {
+    let camera = camera("real-time");
+    let (code, _, events) = shell(&camera, &["--retries", "0"], "kill -40 $$");
+    assert_eq!((code, &events[1]["signal"]), (128 + 40, &40.into()), "{events:?}");
+}
+
+#[test]
+fn an_ignored_sigchld_is_not_inherited() {
+    let camera = camera("ignored");
+    // Neither a shell nor a library between: a program that ignores it and starts ours.
+    let script = format!(
+        "import os, signal\n\
+         signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+         os.execv('{0}', ['camlease', 'run', '-c', '{camera}', '--retries', '0', '--', 'sh', '-c', 'exit 42'])",
+        env!("CARGO_BIN_EXE_camlease")
+    );
+    let mut command = std::process::Command::new("python3");
+    let Ok(mut child) = command.args(["-c", &script]).stderr(Stdio::null()).spawn() else {
+        println!("SKIPPED: an ignored SIGCHLD: python3 is not installed");
+        return;
+    };
+    let status = support::end_of(&mut child);
+    assert_eq!(status.code(), Some(42));
+}
+
+#[test]
+fn arguments_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let camera = camera("bytes");
+    let mut command = camlease(&["run", "-c", &camera, "--", "printf", "%s"]);
+    let output = command.arg(std::ffi::OsStr::from_bytes(b"m\xfcll")).output().unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"m\xfcll"[..]));
 }

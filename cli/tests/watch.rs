@@ -67,3 +67,19 @@ fn json_is_printed_on_a_terminal_too() {
     terminal.type_in("\x03");
     assert_eq!(terminal.end().0, 130);
 }
+
+#[test]
+fn it_ends_with_its_reader_where_nothing_changes() {
+    let camera = camera("reader");
+    let _program = foreign_holder(&camera, "plain");
+    let mut child = camlease(&["--json", "watch", "--interval", "200ms"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("\"change\":\"found\""), "{line}");
+    // Other tests' cameras may have been printed meanwhile. With such an interval nothing is, and it ends all the same.
+    assert_eq!(support::end_of(&mut child).code(), Some(1));
+    let mut child = camlease(&["--json", "watch", "--interval", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(support::end_of(&mut child).code(), Some(1));
+}

@@ -3,10 +3,13 @@
 mod avi;
 mod clip;
 mod jpeg;
+mod outlet;
+mod part;
 mod picture;
 mod pixels;
 mod target;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -39,7 +42,7 @@ pub struct Args {
     /// Where to: NAME.png and NAME.jpg are pictures, numbered where %d or %03d stands; NAME.y4m, NAME.avi (Motion JPEG)
     /// and NAME.raw (the camera's bytes) are clips; - is standard output [default: picture.png, or clip.avi with --seconds]
     #[arg(short, long, value_name = "PATTERN")]
-    output: Option<String>,
+    output: Option<OsString>,
     /// What is written, where the name does not tell
     #[arg(long = "as", value_name = "KIND", value_enum)]
     kind: Option<target::Kind>,
@@ -82,7 +85,7 @@ fn pixel_format(text: &str) -> Result<FourCc, String> {
 #[derive(Serialize)]
 struct Report<'a> {
     camera: &'a str,
-    files: &'a [String],
+    files: Vec<String>,
     frames: u64,
     bytes: u64,
     dropped: u64,
@@ -116,12 +119,13 @@ pub fn run(args: &Args, output: &Output) -> Exit {
 }
 
 fn capture(args: &Args, target: &Target, output: &Output) -> camlease::Result<Exit> {
+    let special = target.open_special()?;
     let camera = open(args, output)?;
     // From here on, an end by a signal leaves whole files.
     let signals = Signals::take(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
         .map_err(|error| Error::system("capture: signalfd", error))?;
     let format = start(&camera, args, target.kind)?;
-    let mut sink = target.open(&format, args.quality)?;
+    let mut sink = target.open(special, &signals, &format, args.quality)?;
     let bar = match (args.count, args.seconds) {
         (None, Some(time)) => progress::bar(output, Some(time.as_secs()), "s"),
         (count, _) => progress::bar(output, count.or((!target.kind.is_clip()).then_some(1)), "frames"),
@@ -132,7 +136,11 @@ fn capture(args: &Args, target: &Target, output: &Output) -> camlease::Result<Ex
     drop(camera);
     // Also after a failure: what came before it is worth having.
     let written = sink.finish();
-    let (taken, written) = (taken?, written?);
+    let with_place = |error: Error| match sink.left_in() {
+        Some(left) => error.hint(format!("what was taken until then is in {}", left.display())),
+        None => error,
+    };
+    let (taken, written) = (taken.map_err(with_place)?, written.map_err(with_place)?);
     tell(args, target, output, &format, &taken, &written, dropped);
     Ok(match taken.interrupted {
         // A clip without a given end is ended by Ctrl+C.
@@ -223,10 +231,19 @@ fn take(
             break;
         }
         taken.seconds = at.as_secs_f64();
-        if !frame.is_corrupt() && sink.write(&frame)? {
-            taken.frames += 1;
-        } else {
-            taken.corrupt += 1;
+        let is_written = match !frame.is_corrupt() {
+            true => sink.write(&frame),
+            false => Ok(false),
+        };
+        match is_written {
+            Ok(true) => taken.frames += 1,
+            Ok(false) => taken.corrupt += 1,
+            // A reader that does not read is not waited for.
+            Err(error) if error.errno() == outlet::INTERRUPTED => {
+                taken.interrupted = signals.next().map(|received| received.signal);
+                break;
+            }
+            Err(error) => return Err(error),
         }
         bar.set_position(if args.count.is_none() && args.seconds.is_some() { at.as_secs() } else { taken.frames });
     }
@@ -272,7 +289,7 @@ fn tell(
 ) {
     let report = Report {
         camera: &args.camera,
-        files: &written.files,
+        files: written.files.iter().map(|file| file.display().to_string()).collect(),
         frames: taken.frames,
         bytes: written.bytes,
         dropped,
@@ -293,8 +310,8 @@ fn tell(
     output.json(&report);
     let name = match written.files.as_slice() {
         [] => "nothing was written".to_owned(),
-        [only] => only.clone(),
-        [first, .., last] => format!("{first} to {last}"),
+        [only] => only.display().to_string(),
+        [first, .., last] => format!("{} to {}", first.display(), last.display()),
     };
     let frames = if taken.frames == 1 { "1 frame".into() } else { format!("{} frames", taken.frames) };
     let size = format!("{}x{} {}", format.width, format.height, format.fourcc);

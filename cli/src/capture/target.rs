@@ -1,13 +1,20 @@
 //! Where frames go: which files, and what is written into them.
 
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use camlease::{Error, FourCc, Frame, StreamFormat};
 
 use super::clip::{Avi, Raw, Y4m};
+use super::outlet::Outlet;
+use super::part::{self, Part};
 use super::{picture, pixels};
+use crate::signals::Signals;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
@@ -41,7 +48,7 @@ impl Kind {
         }
     }
 
-    fn of_name(name: &str) -> Option<Kind> {
+    fn of_name(name: &OsStr) -> Option<Kind> {
         let extension = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
         Some(match extension.as_str() {
             "png" => Kind::Png,
@@ -63,15 +70,15 @@ pub struct Target {
 
 enum Pattern {
     Stdout,
-    One(String),
+    One(PathBuf),
     /// Before the number, its least digits, after it.
-    Numbered(String, usize, String),
+    Numbered(OsString, usize, OsString),
 }
 
 /// What was written in the end.
 #[derive(Default)]
 pub struct Written {
-    pub files: Vec<String>,
+    pub files: Vec<PathBuf>,
     pub bytes: u64,
 }
 
@@ -86,11 +93,16 @@ pub trait Sink {
     }
 
     fn finish(&mut self) -> camlease::Result<Written>;
+
+    /// Where frames are that did not get to the file's own name: after a failure.
+    fn left_in(&self) -> Option<&Path> {
+        None
+    }
 }
 
 impl Target {
     pub fn of(
-        output: Option<&str>,
+        output: Option<&OsStr>,
         kind: Option<Kind>,
         count: Option<u64>,
         timed: bool,
@@ -104,132 +116,180 @@ impl Target {
             (Some(Kind::Avi), _) => "clip.avi",
             (Some(Kind::Raw), _) => "clip.raw",
         };
-        let output = output.unwrap_or(default);
+        let output = output.unwrap_or(OsStr::new(default));
         let Some(kind) = kind.or_else(|| Kind::of_name(output)) else {
             return Err(format!(
-                "{output}: what is to be written? End the name in .png, .jpg, .y4m, .avi or .raw, or say it by --as"
+                "{}: what is to be written? End the name in .png, .jpg, .y4m, .avi or .raw, or say it by --as",
+                output.display()
             ));
         };
+        const NO_PIPE: &str =
+            "an AVI file gets its head last, which a pipe or device cannot have: take --as y4m or --as raw";
         if output == "-" {
             if kind == Kind::Avi {
-                return Err(
-                    "an AVI file gets its head last, which a pipe cannot have: take --as y4m or --as raw".into()
-                );
+                return Err(NO_PIPE.into());
             }
             return Ok(Target { kind, pattern: Pattern::Stdout, force });
         }
         let many = !kind.is_clip() && (timed && count.is_none() || count.is_some_and(|count| count > 1));
         let target = Target { kind, pattern: Pattern::of(output, many)?, force };
-        match target.pattern.name(1) {
-            Some(first) if !force && Path::new(&first).exists() => {
-                Err(format!("{first} exists already: overwrite it with --force, or name another with --output"))
-            }
-            _ => Ok(target),
+        let first = target.pattern.name(1).unwrap_or_default();
+        if !force && part::is_taken(&first) {
+            let name = first.display();
+            return Err(format!("{name} exists already: overwrite it with --force, or name another with --output"));
         }
+        if kind == Kind::Avi && part::is_special(&first) {
+            return Err(NO_PIPE.into());
+        }
+        Ok(target)
     }
 
     pub fn is_stdout(&self) -> bool {
         matches!(self.pattern, Pattern::Stdout)
     }
 
-    pub fn open<'a>(&'a self, format: &StreamFormat, quality: u8) -> camlease::Result<Box<dyn Sink + 'a>> {
-        if !self.kind.is_clip() {
-            return Ok(Box::new(Pictures { target: self, quality, written: Written::default() }));
+    /// Standard output, or a pipe or device that has to be opened. That waits for a pipe's reader, and so comes before
+    /// the camera is taken and while signals have their usual effect.
+    pub fn open_special(&self) -> camlease::Result<Option<File>> {
+        match &self.pattern {
+            Pattern::Stdout => {
+                let copy = io::stdout().as_fd().try_clone_to_owned();
+                copy.map(|copy| Some(copy.into())).map_err(|error| failed(Path::new("standard output"), error))
+            }
+            Pattern::One(name) if part::is_special(name) => {
+                File::options().write(true).open(name).map(Some).map_err(|error| failed(name, error))
+            }
+            _ => Ok(None),
         }
-        if let Pattern::Stdout = self.pattern {
-            let out = io::stdout();
+    }
+
+    pub fn open<'a>(
+        &'a self,
+        special: Option<File>,
+        signals: &'a Signals,
+        format: &StreamFormat,
+        quality: u8,
+    ) -> camlease::Result<Box<dyn Sink + 'a>> {
+        let outlet = special.map(|file| Outlet::new(file, signals));
+        if !self.kind.is_clip() {
+            return Ok(Box::new(Pictures {
+                target: self,
+                quality,
+                outlet,
+                signals,
+                written: Written::default(),
+                left: None,
+            }));
+        }
+        let name = self.pattern.name(1).unwrap_or_else(|| "standard output".into());
+        if let Some(outlet) = outlet {
             return Ok(match self.kind {
-                Kind::Y4m => Box::new(Clip::new("-", Y4m::new(out, format), None)),
-                _ => Box::new(Clip::new("-", Raw::new(out), None)),
+                Kind::Y4m => Box::new(Clip::new(name, Y4m::new(outlet, format), None)),
+                _ => Box::new(Clip::new(name, Raw::new(outlet), None)),
             });
         }
-        let name = self.pattern.name(1).unwrap_or_default();
-        let part = part_of(&name);
-        let path = part.clone().unwrap_or_else(|| name.clone().into());
-        let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(|error| failed(&name, error))?);
+        let (part, file) = Part::create(&name, self.force).map_err(|error| failed(&name, error))?;
+        let (part, file) = (Some(part), BufWriter::with_capacity(1 << 20, file));
         Ok(match self.kind {
-            Kind::Y4m => Box::new(Clip::new(&name, Y4m::new(file, format), part)),
+            Kind::Y4m => Box::new(Clip::new(name, Y4m::new(file, format), part)),
             Kind::Avi => {
-                Box::new(Clip::new(&name, Avi::new(file, format, quality).map_err(|error| failed(&name, error))?, part))
+                let avi = Avi::new(file, format, quality).map_err(|error| failed(&name, error))?;
+                Box::new(Clip::new(name, avi, part))
             }
-            _ => Box::new(Clip::new(&name, Raw::new(file), part)),
+            _ => Box::new(Clip::new(name, Raw::new(file), part)),
         })
     }
 }
 
 impl Pattern {
-    fn of(text: &str, many: bool) -> Result<Pattern, String> {
-        if let Some((before, rest)) = text.split_once('%') {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    fn of(name: &OsStr, many: bool) -> Result<Pattern, String> {
+        let bytes = name.as_bytes();
+        let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        if let Some(at) = bytes.iter().position(|&byte| byte == b'%') {
+            let (before, rest) = (&bytes[..at], &bytes[at + 1..]);
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
             let (width, after) = rest.split_at(digits);
-            let Some(after) = after.strip_prefix('d').filter(|after| !after.contains('%') && width.len() <= 2) else {
-                return Err(format!("{text}: a number in the name is written %d or %03d"));
+            let Some(after) = after.strip_prefix(b"d").filter(|after| !after.contains(&b'%') && width.len() <= 2)
+            else {
+                return Err(format!("{}: a number in the name is written %d or %03d", name.display()));
             };
-            return Ok(Pattern::Numbered(before.to_owned(), width.parse().unwrap_or(1), after.to_owned()));
+            let width = str::from_utf8(width).ok().and_then(|width| width.parse().ok()).unwrap_or(1);
+            return Ok(Pattern::Numbered(text(before), width, text(after)));
         }
         if !many {
-            return Ok(Pattern::One(text.to_owned()));
+            return Ok(Pattern::One(name.into()));
         }
-        let extension = Path::new(text).extension().map_or(0, |extension| extension.len() + 1);
-        let (before, after) = text.split_at(text.len() - extension);
-        Ok(Pattern::Numbered(format!("{before}-"), 3, after.to_owned()))
+        let extension = Path::new(name).extension().map_or(0, |extension| extension.len() + 1);
+        let (before, after) = bytes.split_at(bytes.len() - extension);
+        Ok(Pattern::Numbered(text(&[before, b"-"].concat()), 3, text(after)))
     }
 
-    fn name(&self, number: u64) -> Option<String> {
+    fn name(&self, number: u64) -> Option<PathBuf> {
         match self {
             Pattern::Stdout => None,
             Pattern::One(name) => Some(name.clone()),
-            Pattern::Numbered(before, digits, after) => Some(format!("{before}{number:0digits$}{after}")),
+            Pattern::Numbered(before, digits, after) => {
+                let mut name = before.clone();
+                name.push(format!("{number:0digits$}"));
+                name.push(after);
+                Some(name.into())
+            }
         }
     }
 }
 
-fn failed(name: &str, error: io::Error) -> Error {
-    Error::system(format!("{name}: writing it"), error)
-}
-
-/// A file becomes visible under its name when it is whole. A device or a pipe is written into as it is: another file
-/// must not take its place.
-fn part_of(name: &str) -> Option<PathBuf> {
-    let is_special = std::fs::metadata(name).is_ok_and(|file| !file.is_file());
-    (!is_special).then(|| PathBuf::from(format!("{name}.part")))
+fn failed(name: &Path, error: io::Error) -> Error {
+    let taken = error.kind() == io::ErrorKind::AlreadyExists;
+    let error = Error::system(format!("{}: writing it", name.display()), error);
+    if taken { error.hint("overwrite it with --force, or name another with --output") } else { error }
 }
 
 /// One file for each frame.
 struct Pictures<'a> {
     target: &'a Target,
     quality: u8,
+    outlet: Option<Outlet<'a>>,
+    signals: &'a Signals,
     written: Written,
+    left: Option<PathBuf>,
+}
+
+impl Pictures<'_> {
+    fn put(&mut self, name: &Path, encoded: &[u8]) -> io::Result<()> {
+        if part::is_special(name) {
+            return Outlet::open_now(name, self.signals)?.write_all(encoded);
+        }
+        let (part, mut file) = Part::create(name, self.target.force)?;
+        file.write_all(encoded)?;
+        part.publish().map_err(|(error, left)| {
+            self.left = Some(left);
+            error
+        })
+    }
 }
 
 impl Sink for Pictures<'_> {
     fn write(&mut self, frame: &Frame) -> camlease::Result<bool> {
         let Some(encoded) = picture::encode(frame, self.target.kind, self.quality) else { return Ok(false) };
         self.written.bytes += encoded.len() as u64;
-        let Some(name) = self.target.pattern.name(self.written.files.len() as u64 + 1) else {
-            let mut out = io::stdout().lock();
-            out.write_all(&encoded).and_then(|()| out.flush()).map_err(|error| failed("standard output", error))?;
-            return Ok(true);
+        let name = self.target.pattern.name(self.written.files.len() as u64 + 1);
+        let shown = name.as_deref().map_or(Cow::Borrowed(Path::new("standard output")), |name| name.to_owned().into());
+        let put = match (&mut self.outlet, &name) {
+            (Some(outlet), _) => outlet.write_all(&encoded),
+            (None, Some(name)) => self.put(name, &encoded),
+            (None, None) => Ok(()), // standard output always has its outlet
         };
-        if !self.target.force && Path::new(&name).exists() {
-            let error = Error::new(camlease::Kind::Io, format!("{name} exists already"));
-            return Err(error.hint("overwrite it with --force, or name another with --output"));
-        }
-        match part_of(&name) {
-            None => std::fs::write(&name, &encoded).map_err(|error| failed(&name, error))?,
-            Some(part) => {
-                std::fs::write(&part, &encoded).and_then(|()| std::fs::rename(&part, &name)).map_err(|error| {
-                    let _ = std::fs::remove_file(&part);
-                    failed(&name, error)
-                })?;
-            }
-        }
-        self.written.files.push(name);
+        put.map_err(|error| failed(&shown, error))?;
+        self.written.files.extend(name);
         Ok(true)
     }
 
     fn finish(&mut self) -> camlease::Result<Written> {
         Ok(std::mem::take(&mut self.written))
+    }
+
+    fn left_in(&self) -> Option<&Path> {
+        self.left.as_deref()
     }
 }
 
@@ -242,16 +302,17 @@ pub trait Coding {
 }
 
 struct Clip<C> {
-    name: String,
+    name: PathBuf,
     coding: C,
-    /// Its name while it is written; none for standard output.
-    part: Option<PathBuf>,
+    /// The file while it is written; none for standard output, pipes and devices.
+    part: Option<Part>,
     frames: u64,
+    left: Option<PathBuf>,
 }
 
 impl<C: Coding> Clip<C> {
-    fn new(name: &str, coding: C, part: Option<PathBuf>) -> Clip<C> {
-        Clip { name: name.to_owned(), coding, part, frames: 0 }
+    fn new(name: PathBuf, coding: C, part: Option<Part>) -> Clip<C> {
+        Clip { name, coding, part, frames: 0, left: None }
     }
 }
 
@@ -267,20 +328,25 @@ impl<C: Coding> Sink for Clip<C> {
     }
 
     fn finish(&mut self) -> camlease::Result<Written> {
-        let bytes = self.coding.finish().map_err(|error| failed(&self.name, error))?;
+        let finished = self.coding.finish();
+        // A clip without a frame is none; one with frames is never thrown away, however its end went wrong.
         let Some(part) = self.part.take().filter(|_| self.frames > 0) else {
+            let bytes = finished.map_err(|error| failed(&self.name, error))?;
             return Ok(Written { files: Vec::new(), bytes: if self.frames > 0 { bytes } else { 0 } });
         };
-        std::fs::rename(part, &self.name).map_err(|error| failed(&self.name, error))?;
+        let published = match finished {
+            Ok(bytes) => part.publish().map(|()| bytes),
+            Err(error) => Err((error, part.keep())),
+        };
+        let bytes = published.map_err(|(error, left)| {
+            self.left = Some(left);
+            failed(&self.name, error)
+        })?;
         Ok(Written { files: vec![self.name.clone()], bytes })
     }
-}
 
-impl<C> Drop for Clip<C> {
-    fn drop(&mut self) {
-        if let Some(part) = &self.part {
-            let _ = std::fs::remove_file(part);
-        }
+    fn left_in(&self) -> Option<&Path> {
+        self.left.as_deref()
     }
 }
 
@@ -290,19 +356,23 @@ mod tests {
 
     #[test]
     fn names_are_numbered_where_there_are_several() {
-        let name = |text, many, number| Pattern::of(text, many).map(|pattern| pattern.name(number).unwrap());
+        let pattern = |text: &str, many| Pattern::of(OsStr::new(text), many);
+        let name =
+            |text, many, number| pattern(text, many).map(|pattern| pattern.name(number).unwrap().into_os_string());
         assert_eq!(name("a.png", false, 1).unwrap(), "a.png");
         assert_eq!(name("a.png", true, 12).unwrap(), "a-012.png");
         assert_eq!(name("a.b/c", true, 1).unwrap(), "a.b/c-001");
         assert_eq!(name("shot%05d.jpg", false, 3).unwrap(), "shot00003.jpg");
         assert_eq!(name("%d.jpg", true, 1234).unwrap(), "1234.jpg");
-        assert!(Pattern::of("%s.png", true).is_err());
-        assert!(Pattern::of("%d-%d.png", true).is_err());
+        assert!(pattern("%s.png", true).is_err());
+        assert!(pattern("%d-%d.png", true).is_err());
     }
 
     #[test]
     fn the_name_tells_what_is_written() {
-        let kind = |output, kind| Target::of(output, kind, None, false, true).map(|target| target.kind);
+        let kind = |output: Option<&str>, kind| {
+            Target::of(output.map(OsStr::new), kind, None, false, true).map(|target| target.kind)
+        };
         assert_eq!(kind(None, None), Ok(Kind::Png));
         assert_eq!(kind(Some("X.JPEG"), None), Ok(Kind::Jpg));
         assert_eq!(kind(Some("x.dat"), Some(Kind::Raw)), Ok(Kind::Raw));

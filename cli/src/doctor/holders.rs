@@ -84,7 +84,9 @@ fn of_node(machine: &Machine, node: &Node, process: &Process, lease: Option<&cam
         )
         .remedy(format!("its code has to unmap the buffers (munmap): a close alone does not. Now: {release}"))
     } else if maps {
-        Finding::warning("held", format!("{who} streams from {path}: nobody else can")).remedy(release)
+        // Its camera's user, as far as anybody can tell: no trouble where it is meant to have it.
+        Finding::note("held", format!("{who} streams from {path}: nobody else can"))
+            .remedy(format!("if another program is to have the camera: {release}"))
     } else {
         Finding::note("open", format!("{who} has {path} open, and no memory of it mapped"))
             .remedy(format!("that alone keeps nobody from streaming; where the camera is busy all the same: {release}"))
@@ -207,6 +209,7 @@ fn raw(machine: &Machine, device: &Usb) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Severity;
     use super::super::machine::processes::capture::holder;
     use super::super::machine::processes::{Descriptor, Processes};
     use super::super::machine::tree::capture::{Capture, capture};
@@ -232,6 +235,7 @@ mod tests {
         let streaming = Process { mapped: vec![(81, 0)], uid: 1000, ..holder(812, 700) };
         let findings = found(streaming.clone());
         assert_eq!((findings.len(), findings[0].id), (1, "held"));
+        assert_eq!(findings[0].severity, Severity::Note, "a program that has its camera is no trouble");
         let expected = "grabber (pid 812, user anna, started 10 minutes ago) streams from /dev/video0";
         assert!(findings[0].what.starts_with(expected), "{}", findings[0].what);
         assert!(findings[0].remedy.contains("camlease release /dev/video0"), "{}", findings[0].remedy);

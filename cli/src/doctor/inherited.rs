@@ -117,8 +117,9 @@ fn left_behind(processes: &Processes, node: &Node, process: &Process, descriptor
     if !processes.is_orphan(process) || descriptor.closes_on_exec() {
         return None;
     }
-    // No mapping outlives the start of a program: this one uses the camera itself.
-    if !process.is_mere_fork && process.maps(node.number) {
+    // It uses the camera itself: no mapping outlives the start of a program, and a service that forked to get into the
+    // background opens its camera as a mere fork, alone with the open file.
+    if process.maps(node.number) {
         return None;
     }
     let leader = |id: i32, what: &str| match processes.get(id) {
@@ -207,7 +208,10 @@ mod tests {
         assert_eq!(found(vec![init(), tidy]), [], "nobody inherits such a descriptor over an exec");
         let user = Process { mapped: vec![(81, 0)], ..orphan.clone() };
         assert_eq!(found(vec![init(), user.clone()]), [], "it streams, in a program of its own");
-        assert_eq!(found(vec![init(), Process { is_mere_fork: true, ..user }])[0].id, "left-behind");
+        let service = Process { is_mere_fork: true, ..user };
+        assert_eq!(found(vec![init(), service.clone()]), [], "it went into the background and opened the camera there");
+        let sharing = Process { is_mere_fork: true, ..holder(813, 812) };
+        assert_eq!(found(vec![init(), service, sharing])[0].id, "inherited", "one open file of two");
         let service = Process { session: 812, group: 812, ..orphan };
         assert_eq!(found(vec![init(), service]), [], "a service has the first process as its parent");
     }

@@ -53,13 +53,25 @@ fn forbidden(machine: &Machine, node: &Node, entry: &Entry) -> Finding {
             format!("log out and in again, or for one shell: newgrp {group}"),
         )
     } else {
-        (
-            "no-permission",
-            format!("user {} may not use {path} ({owner})", user.name),
-            format!("join the group: sudo usermod -aG {group} {}, and log in again", user.name),
-        )
+        ("no-permission", format!("user {} may not use {path} ({owner})", user.name), join(machine, entry.gid))
     };
     Finding::problem(id, what).of(path).remedy(remedy).facts(facts)
+}
+
+/// How this user gets into the node's group.
+fn join(machine: &Machine, gid: u32) -> String {
+    // Who is in which group is the container's beginning: nobody logs in there, and its /etc/group is not the machine's.
+    if machine.container.is_some() {
+        return format!("start the container with --group-add {gid}");
+    }
+    let user = &machine.user.name;
+    match machine.group_name_of(gid) {
+        Some(group) => format!("join the group: sudo usermod -aG {group} {user}, and log in again"),
+        None => format!(
+            "its group has no name here, and joining one wants it: sudo groupadd -g {gid} cameras; then sudo usermod -aG \
+             cameras {user}, and log in again"
+        ),
+    }
 }
 
 fn forbidden_by_cgroup(machine: &Machine, node: &Node) -> Finding {
@@ -115,6 +127,25 @@ mod tests {
         assert_eq!(finding.id, "no-permission");
         assert!(finding.remedy.contains("sudo usermod -aG video anna"), "{}", finding.remedy);
         assert!(finding.what.contains("root:video, mode 0660"), "{}", finding.what);
+    }
+
+    #[test]
+    fn a_group_without_a_name_gets_one() {
+        let finding = finding(0o660, 977, vec![1000], Access::Failed(libc::EACCES)).unwrap();
+        assert_eq!(finding.id, "no-permission");
+        assert!(finding.remedy.contains("sudo groupadd -g 977 cameras"), "{}", finding.remedy);
+        assert!(!finding.remedy.contains("usermod -aG gid"), "{}", finding.remedy);
+    }
+
+    #[test]
+    fn in_a_container_the_group_comes_with_its_start() {
+        let files = capture(&[("/.dockerenv", ""), ("/etc/passwd", "anna:x:1000:1000::/home/anna:/bin/sh")]);
+        plug(&files, 1, 0, Some("uvcvideo"));
+        let mut machine = Machine::read_from(files.tree.clone(), 1000, vec![1000]);
+        machine.nodes[0].access = Access::Failed(libc::EACCES);
+        let entry = machine.nodes[0].entry.as_mut().unwrap();
+        (entry.mode, entry.gid) = (0o660, 977);
+        assert_eq!(check(&machine)[0].remedy, "start the container with --group-add 977");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The command as a process: started, signalled, reaped, and those that it leaves behind.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::unistd::Pid;
 use procfs::process::Process;
 
@@ -22,7 +22,7 @@ pub struct Running {
 
 impl Running {
     /// Starts it with these signals blocked: those that were before some were taken to be read.
-    pub fn start(command: &[String], mask: SigSet) -> std::io::Result<Running> {
+    pub fn start(command: &[OsString], mask: SigSet) -> std::io::Result<Running> {
         let mut process = Command::new(&command[0]);
         process.args(&command[1..]);
         // SAFETY: between fork and exec only sigprocmask is called, which is async-signal-safe and allocates nothing.
@@ -45,30 +45,35 @@ impl Running {
 
     /// How the command ended, if it has. Those that it left and that have ended meanwhile are reaped as well.
     pub fn reap(&mut self) -> Option<Ended> {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(status) if status.pid() == Some(self.pid) => {
-                    return match status {
-                        WaitStatus::Exited(_, code) => Some(Ended(ExitStatus::from_raw(code << 8))),
-                        WaitStatus::Signaled(_, signal, _) => Some(Ended(ExitStatus::from_raw(signal as i32))),
-                        _ => continue,
-                    };
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return None,
-            }
-        }
+        let own = self.pid.as_raw();
+        std::iter::from_fn(next_ended).find(|(pid, _)| *pid == own).map(|(_, status)| Ended(status))
     }
 }
 
 /// Reaps whoever has ended.
 pub fn reap_orphans() {
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            return;
+    std::iter::from_fn(next_ended).for_each(drop);
+}
+
+/// Reaps a child that has ended.
+fn next_ended() -> Option<(i32, ExitStatus)> {
+    loop {
+        let mut status = 0;
+        // nix's own call has no word for an end by a real-time signal: the child is reaped then, and who it was is lost.
+        // SAFETY: the status is written into a variable of its type.
+        match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 | 0 => return None,
+            pid => return Some((pid, ExitStatus::from_raw(status))),
         }
     }
+}
+
+/// Children are to be waited for. Whoever ignores SIGCHLD, which may be inherited, has the kernel reap them: their end
+/// would never be known, and their number soon be a stranger's.
+pub fn keep_ended_children() -> nix::Result<()> {
+    // SAFETY: no handler of ours is installed.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
 }
 
 /// Whether a process descends from this one: the command itself is not among them once it is reaped.

@@ -1,7 +1,10 @@
 //! `camlease run`: a program that needs cameras, started when they are free and started again when it fails.
 
+mod cameras;
 mod command;
+mod escalation;
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,7 @@ use crate::output::{Exit, Output, Paint};
 use crate::signals::{Signals, wait};
 use crate::telling::{self, HolderJson};
 use command::{Ended, Running};
+use escalation::Escalation;
 
 /// For the help.
 pub const JSON: &str = r#"Standard output is the command's. With --json, what camlease itself tells comes on standard error, one line for each event: {"event": "waiting"|"started"|"ended"|"released"|"left"|"retrying"|"signal"|"gave_up", "try", ...}; "waiting" has "camera" and "holders", "started" "pid", "ended" "exit_code" and "signal", "released" "camera", "holder" and "outcome", "left" "camera" and "holder", "retrying" "delay_ms", "signal" "signal"."#;
@@ -52,7 +56,7 @@ pub struct Args {
     grace: Duration,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +85,9 @@ struct Run<'a> {
 }
 
 pub fn run(args: &Args, output: &Output) -> Exit {
+    if let Err(error) = command::keep_ended_children() {
+        return output.fail_with(Exit::FAILURE, "internal", format_args!("run: SIGCHLD: {error}"));
+    }
     if let Err(error) = command::adopt_orphans() {
         return output.fail_with(Exit::FAILURE, "internal", format_args!("run: becoming a subreaper: {error}"));
     }
@@ -123,7 +130,7 @@ impl Run<'_> {
             failures += 1;
             if failures > self.args.retries {
                 self.tell(Event::GaveUp { r#try: self.tries, exit_code: exit.0 }, |run| {
-                    format!("{} failed {failures} times in a row: given up", run.args.command[0])
+                    format!("{} failed {failures} times in a row: given up", run.program())
                 });
                 return exit;
             }
@@ -139,11 +146,15 @@ impl Run<'_> {
         }
     }
 
+    fn program(&self) -> std::ffi::os_str::Display<'_> {
+        self.args.command[0].display()
+    }
+
     /// Has all cameras at once for a moment, so that the command finds them free.
     fn acquire(&self) -> camlease::Result<()> {
         let deadline = self.args.timeout.map(|timeout| Instant::now() + timeout);
         let mut held = Vec::new();
-        for camera in &self.args.cameras {
+        for camera in cameras::in_order(&self.args.cameras) {
             let mut on_wait = |message: &str, holders: &Holders| {
                 let event = Event::Waiting {
                     r#try: self.tries,
@@ -179,60 +190,39 @@ impl Run<'_> {
                 std::io::ErrorKind::NotFound => (Exit(127), "not_found"),
                 _ => (Exit(126), "permission"),
             };
-            self.output.fail_with(exit, kind, format_args!("{}: it cannot be started: {error}", self.args.command[0]))
+            self.output.fail_with(exit, kind, format_args!("{}: it cannot be started: {error}", self.program()))
         })?;
         self.tell(Event::Started { r#try: self.tries, pid: running.pid() }, |run| {
-            format!("{} started (pid {})", run.args.command[0], running.pid())
+            format!("{} started (pid {})", run.program(), running.pid())
         });
         let mut told_to_end = false;
-        let mut end_by: Option<Instant> = None;
-        let mut stronger = [Signal::SIGTERM, Signal::SIGKILL].into_iter();
+        let mut escalation = Escalation::new(self.args.grace);
         let ended = loop {
             if let Some(ended) = running.reap() {
                 break ended;
             }
-            let timeout = end_by.map(|at| at.saturating_duration_since(Instant::now()));
-            let [came] = wait([signals.as_fd()], timeout);
-            if !came && end_by.is_some() {
-                // It had its time.
-                match stronger.next() {
-                    Some(signal) => {
-                        running.send(signal);
-                        end_by = Some(Instant::now() + self.args.grace);
-                    }
-                    None => end_by = None, // a driver keeps it in the kernel: nothing is stronger than SIGKILL
-                }
-            }
+            wait([signals.as_fd()], escalation.left());
+            escalation.due().into_iter().for_each(|signal| running.send(signal));
             while let Some(received) = signals.next() {
                 match received.signal {
                     Signal::SIGCHLD => {}
                     signal if PASSED.contains(&signal) => running.send(signal),
                     signal => {
                         self.tell_signal(signal);
-                        if told_to_end {
-                            // Told twice: who says so does not want to wait.
-                            running.send(Signal::SIGKILL);
-                        } else if !received.by_terminal {
-                            // The terminal has sent it to the command as well.
-                            running.send(signal);
-                        }
-                        if signal == Signal::SIGTERM {
-                            stronger.next();
-                        }
                         told_to_end = true;
-                        end_by = Some(Instant::now() + self.args.grace);
+                        escalation.told(received).into_iter().for_each(|signal| running.send(signal));
                     }
                 }
             }
         };
         let event = Event::Ended { r#try: self.tries, exit_code: ended.exit_code(), signal: ended.signal() };
-        self.tell(event, |run| format!("{} {ended}", run.args.command[0]));
+        self.tell(event, |run| format!("{} {ended}", run.program()));
         Ok((ended, told_to_end))
     }
 
     /// Frees the cameras from processes that the command left behind, and from no others.
     fn release_what_it_left(&self) {
-        for camera in &self.args.cameras {
+        for camera in cameras::in_order(&self.args.cameras) {
             let only = |holder: &Holder| command::is_left_behind(holder.pid, holder.start_time);
             if !camlease::holders(camera).is_ok_and(|holders| holders.list.iter().any(only)) {
                 continue;
@@ -252,7 +242,7 @@ impl Run<'_> {
     }
 
     fn tell_what_it_left(&self) {
-        for camera in &self.args.cameras {
+        for camera in cameras::in_order(&self.args.cameras) {
             let holders = camlease::holders(camera).unwrap_or_default().list;
             for holder in holders.iter().filter(|holder| command::is_left_behind(holder.pid, holder.start_time)) {
                 let event = Event::Left { r#try: self.tries, camera, holder: HolderJson::from(holder) };

@@ -4,14 +4,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -180,16 +180,16 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn start(arguments: &[&str]) -> Terminal {
-        let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
-        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        let size = libc::winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        let (master, slave) = pty(&size);
+        let end = || Stdio::from(slave.try_clone().unwrap());
         // setsid -c: the terminal is the controlling one, so that its Ctrl+C is a signal.
         let mut command = Command::new("setsid");
         command.args(["-c", "-w", env!("CARGO_BIN_EXE_camlease")]).args(arguments);
         command.env("TERM", "xterm").env_remove("NO_COLOR");
-        let before = settings(&pty.slave);
+        let before = settings(&slave);
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Terminal { child, master: pty.master.into(), slave: pty.slave, seen: String::new(), before }
+        Terminal { child, master, slave, seen: String::new(), before }
     }
 
     /// Reads until this is on the screen, or was; all that was printed so far.
@@ -222,6 +222,11 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
+    /// The terminal is closed, as by its window.
+    pub fn hang_up(&mut self) {
+        self.master = File::open(root()).unwrap();
+    }
+
     pub fn settings(&self) -> String {
         settings(&self.slave)
     }
@@ -241,6 +246,22 @@ impl Terminal {
         self.read();
         (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), self.seen.clone())
     }
+}
+
+/// Both ends of a new terminal. No program inherits them, as it does those of openpty: a terminal with an end in another
+/// test's program would never close.
+fn pty(size: &libc::winsize) -> (File, OwnedFd) {
+    let master = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx").unwrap();
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: an open descriptor, and calls that take a number or read a struct of their type.
+    let slave = unsafe {
+        assert_eq!(libc::unlockpt(master.as_raw_fd()), 0);
+        assert_eq!(libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, size), 0);
+        libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags)
+    };
+    assert!(slave >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor is new and nobody else's.
+    (master, unsafe { OwnedFd::from_raw_fd(slave) })
 }
 
 /// A terminal's settings, as `stty` names them.

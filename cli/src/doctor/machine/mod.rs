@@ -9,7 +9,7 @@ pub mod usb;
 
 use std::path::PathBuf;
 
-use nodes::Node;
+use nodes::{Access, Node};
 use processes::Processes;
 use tree::Tree;
 use usb::Usb;
@@ -46,7 +46,10 @@ impl Machine {
         let tree = Tree::machine();
         let (uid, groups) = kernel::credentials();
         let mut machine = Machine::read_from(tree, uid, groups);
-        if machine.processes.unreadable > 0 || machine.sees_some_processes_only {
+        // The library asks the nodes as well, and would hang where one does not answer.
+        let hangs = !hanging(&machine.nodes, &machine.processes).is_empty()
+            || machine.nodes.iter().any(|node| node.access == Access::Failed(libc::ETIMEDOUT));
+        if !hangs && (machine.processes.unreadable > 0 || machine.sees_some_processes_only) {
             let streaming = |found: &camlease::Found| found.state == camlease::State::Streaming;
             let found = camlease::list().unwrap_or_default();
             machine.busy = found.into_iter().filter(streaming).map(|found| found.identity.uri.into()).collect();
@@ -55,11 +58,17 @@ impl Machine {
     }
 
     pub fn read_from(tree: Tree, uid: u32, groups: Vec<u32>) -> Machine {
-        let (nodes, usb) = (nodes::read(&tree), usb::read(&tree));
+        let (mut nodes, usb) = (nodes::read(&tree), usb::read(&tree));
+        // Before any node is asked: a holder that hangs in the driver tells which ones would not answer.
+        let processes = Processes::read(&tree, &nodes, &usb);
+        if tree.is_live() {
+            let hanging = hanging(&nodes, &processes);
+            nodes::ask(&mut nodes, &hanging);
+        }
         Machine {
             user: User::read(&tree, uid, groups),
             container: container(&tree),
-            processes: Processes::read(&tree, &nodes, &usb),
+            processes,
             // The kernel's own second process is there wherever all are.
             sees_some_processes_only: tree.text("/proc/2/comm").as_deref() != Some("kthreadd"),
             busy: Vec::new(),
@@ -98,7 +107,12 @@ impl Machine {
     }
 
     pub fn group_name(&self, gid: u32) -> String {
-        name_in(&self.tree, "/etc/group", gid).unwrap_or_else(|| format!("gid {gid}"))
+        self.group_name_of(gid).unwrap_or_else(|| format!("gid {gid}"))
+    }
+
+    /// None where the group has no name here.
+    pub fn group_name_of(&self, gid: u32) -> Option<String> {
+        name_in(&self.tree, "/etc/group", gid)
     }
 
     pub fn user_name(&self, uid: u32) -> String {
@@ -121,6 +135,13 @@ impl User {
             .collect();
         User { uid, name, groups, member_of }
     }
+}
+
+/// Devices of which a holder is inside the kernel for good: nodes of one device share the driver's locks.
+fn hanging(nodes: &[Node], processes: &Processes) -> Vec<PathBuf> {
+    let hangs = |process: &processes::Process| process.threads.iter().any(|thread| thread.state == 'D');
+    let has_one = |node: &&Node| processes.having(node.number).any(hangs);
+    nodes.iter().filter(has_one).map(|node| node.device.clone()).collect()
 }
 
 /// From the files alone: a directory service that hangs must not hang the doctor.
@@ -161,4 +182,26 @@ pub fn printable_whole(text: &str) -> String {
 /// A folder of /dev for a node's name.
 pub fn dev(name: &str) -> PathBuf {
     PathBuf::from("/dev").join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::processes::Thread;
+    use super::processes::capture::holder;
+    use super::tree::capture::capture;
+    use super::usb::capture::plug;
+    use super::*;
+
+    #[test]
+    fn a_device_whose_holder_hangs_is_not_asked() {
+        let files = capture(&[]);
+        plug(&files, 1, 0, Some("uvcvideo"));
+        let machine = Machine::read_from(files.tree.clone(), 0, vec![0]);
+        let of = |state| {
+            let threads = vec![Thread { id: 813, state, waits_in: "usb_start_wait_urb".into() }];
+            hanging(&machine.nodes, &Processes::of(vec![processes::Process { threads, ..holder(812, 700) }]))
+        };
+        assert_eq!(of('D'), [machine.nodes[0].device.clone()]);
+        assert_eq!(of('S'), [""; 0].map(PathBuf::from));
+    }
 }

@@ -1,6 +1,8 @@
 //! Video nodes: those that the kernel has, what stands for them in /dev, and what they answer.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::kernel::{self, Answers};
 use super::tree::{Entry, EntryKind, Number, Tree, device_number};
@@ -50,11 +52,29 @@ pub fn read(tree: &Tree) -> Vec<Node> {
     nodes
 }
 
+/// Asks the nodes, those of devices apart whose driver is known to hang: it would keep whoever asks, too.
+pub fn ask(nodes: &mut [Node], hanging: &[PathBuf]) {
+    for node in nodes.iter_mut().filter(|node| node.is_right() && !hanging.contains(&node.device)) {
+        let path = node.path.clone();
+        node.access = in_time(PATIENCE, move || open(&path));
+    }
+}
+
+/// How long a node has to answer: it does so at once, or waits for a camera that does not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// In a thread of its own, since a call that hangs cannot be ended: it is left to itself.
+fn in_time(patience: Duration, ask: impl FnOnce() -> Access + Send + 'static) -> Access {
+    let (send, answer) = mpsc::channel();
+    std::thread::spawn(move || send.send(ask()));
+    answer.recv_timeout(patience).unwrap_or(Access::Failed(libc::ETIMEDOUT))
+}
+
 impl Node {
     fn read(tree: &Tree, name: String) -> Option<Node> {
         let folder = tree.real(Path::new(CLASS).join(&name))?;
         let device = tree.real(folder.join("device")).unwrap_or_else(|| folder.clone());
-        let mut node = Node {
+        Some(Node {
             path: dev(&name),
             number: device_number(&tree.text(folder.join("dev"))?)?,
             index: tree.number(folder.join("index")).unwrap_or(0),
@@ -65,11 +85,7 @@ impl Node {
             entry: tree.entry(dev(&name)),
             access: Access::Untried,
             name,
-        };
-        if tree.is_live() && node.is_right() {
-            node.access = open(&node.path);
-        }
-        Some(node)
+        })
     }
 
     /// What stands in /dev is the node that the kernel means.
@@ -118,6 +134,15 @@ fn controllers(tree: &Tree, device: &Path) -> Vec<(PathBuf, Number)> {
 mod tests {
     use super::super::tree::capture::capture;
     use super::*;
+
+    #[test]
+    fn a_node_that_does_not_answer_is_not_waited_for() {
+        let (never, wait) = mpsc::channel::<Access>();
+        let hangs = move || wait.recv().unwrap_or(Access::Untried);
+        assert_eq!(in_time(Duration::from_millis(50), hangs), Access::Failed(libc::ETIMEDOUT));
+        drop(never);
+        assert_eq!(in_time(PATIENCE, || Access::Failed(libc::EACCES)), Access::Failed(libc::EACCES));
+    }
 
     #[test]
     fn nodes_are_read_from_a_capture() {

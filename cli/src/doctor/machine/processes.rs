@@ -326,7 +326,7 @@ impl Process {
             .filter_map(|name| name.parse().ok())
             .filter_map(|fd| Descriptor::read(tree, &folder, fd, wanted))
             .collect();
-        self.mapped = mapped(tree, &folder, wanted);
+        self.mapped = mapped(tree, &folder);
         if !self.open.is_empty() || !self.mapped.is_empty() {
             self.threads = threads(tree, self.pid);
             self.descriptors_most = tree.text(format!("{folder}/limits")).as_deref().and_then(descriptors_most);
@@ -349,8 +349,8 @@ impl Descriptor {
     fn read(tree: &Tree, folder: &str, fd: i32, wanted: &Wanted<'_>) -> Option<Descriptor> {
         let link = format!("{folder}/fd/{fd}");
         let path = tree.link(&link)?.to_str()?.to_owned();
-        // Only a path can be a device's; what else a link may say names no file.
-        if !path.starts_with('/') {
+        // What else is open is not looked at: on a network's file system that is gone, a look would wait for ever.
+        if !may_be_device(&path) {
             return None;
         }
         // The open file itself is asked: its path may be another node's by now, or another container's.
@@ -371,7 +371,34 @@ impl Descriptor {
     }
 }
 
-fn mapped(tree: &Tree, folder: &str, wanted: &Wanted<'_>) -> Vec<Number> {
+/// Whether a path may be a camera's: one in /dev, or in that of another root.
+fn may_be_device(path: &str) -> bool {
+    const IN_OTHER_ROOTS: [&str; 3] = ["video", "media", "bus/usb/"];
+    match path.rfind("/dev/") {
+        None => false,
+        Some(0) => true,
+        Some(at) => IN_OTHER_ROOTS.iter().any(|name| path[at + "/dev/".len()..].starts_with(name)),
+    }
+}
+
+/// The device that a process has mapped from a path. Its own view of the path counts: in a container, /dev/video0 may be
+/// any camera.
+fn mapped_device(tree: &Tree, folder: &str, range: &str, path: &str) -> Option<Number> {
+    let number = |path: &str| match tree.entry(path)?.kind {
+        EntryKind::CharDevice(number) => Some(number),
+        _ => None,
+    };
+    // Certain, and for root alone. Its names have no leading zeros.
+    let (from, to) = range.split_once('-')?;
+    let name = format!("{}-{}", from.trim_start_matches('0'), to.trim_start_matches('0'));
+    let own_root = format!("{folder}/root");
+    number(&format!("{folder}/map_files/{name}")).or_else(|| match tree.exists(format!("{own_root}/dev")) {
+        true => number(&format!("{own_root}{path}")),
+        false => number(path),
+    })
+}
+
+fn mapped(tree: &Tree, folder: &str) -> Vec<Number> {
     let mut numbers: Vec<Number> = tree
         .text(format!("{folder}/maps"))
         .unwrap_or_default()
@@ -380,11 +407,8 @@ fn mapped(tree: &Tree, folder: &str, wanted: &Wanted<'_>) -> Vec<Number> {
         .filter(|line| !line.ends_with("(deleted)"))
         .filter_map(|line| {
             // 7f..-7f.. rw-s 00000000 00:05 143    /dev/video0
-            let path = line.split_whitespace().nth(5).filter(|path| path.starts_with("/dev/"))?;
-            match tree.entry(path).map(|entry| entry.kind) {
-                Some(EntryKind::CharDevice(number)) => Some(number),
-                _ => wanted.by_path(path),
-            }
+            let path = line.split_whitespace().nth(5).filter(|path| may_be_device(path))?;
+            mapped_device(tree, folder, line.split(' ').next()?, path)
         })
         .filter(|number| number.0 == VIDEO_MAJOR)
         .collect();
@@ -483,6 +507,35 @@ mod tests {
         assert!(process.maps((81, 0)));
         assert_eq!(processes.age(process), "15 minutes");
         assert!(processes.is_orphan(process), "the first process took it over");
+    }
+
+    #[test]
+    fn memory_is_that_of_the_camera_that_the_process_sees() {
+        let machine = machine(&CAMERA);
+        machine.add("/dev/video2", b"device 81:2 0660 0 44");
+        let maps = b"0007f00-0007f01 rw-s 00000000 00:05 143    /dev/video0\n";
+        for pid in [812, 813] {
+            machine.add(&format!("/proc/{pid}/stat"), stat(pid, "grabber", 'S', 700, pid, 700).as_bytes());
+            machine.add(&format!("/proc/{pid}/fd/0"), b"-> /mnt/dead/file");
+            machine.add(&format!("/proc/{pid}/maps"), maps);
+        }
+        // In a container, whose /dev/video0 is the machine's second camera.
+        machine.add("/proc/812/root/dev/video0", b"device 81:2 0660 0 44");
+        machine.add("/proc/813/map_files/7f00-7f01", b"device 81:2 0660 0 44");
+        let processes = Processes::read(&machine.tree, &nodes::read(&machine.tree), &[]);
+        for pid in [812, 813] {
+            assert_eq!(processes.get(pid).unwrap().mapped, [(81, 2)], "{pid}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_a_device_is_looked_at() {
+        for path in ["/dev/video0", "/dev/cameras/front", "/srv/root/dev/video2", "/x/dev/bus/usb/001/004"] {
+            assert!(may_be_device(path), "{path}");
+        }
+        for path in ["/mnt/dead/film.avi", "/home/anna/dev/robot/film.avi", "socket:[812]", "anon_inode:[eventfd]"] {
+            assert!(!may_be_device(path), "{path}");
+        }
     }
 
     #[test]
