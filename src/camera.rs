@@ -618,6 +618,7 @@ impl Shared {
             }
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
         }
+        drop(place);
         // Whoever closed it meanwhile may have found no lease to give up.
         if is_final(self.ended.load(Ordering::SeqCst)) {
             drop(self.take_lease());
