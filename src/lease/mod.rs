@@ -178,13 +178,16 @@ fn prefix_of(key: &str) -> String {
     format!("{PREFIX}{key}.")
 }
 
-/// The names of leases under `key`, not of another camera whose key begins like it.
-fn names(folder: &Folder, key: &str) -> Vec<String> {
-    let prefix = prefix_of(key);
+/// The names of a camera's leases, not of another's whose key begins like its own.
+fn names(folder: &Folder, filing: &Filing) -> Vec<String> {
+    let prefix = prefix_of(&filing.key);
     let is_tag = |tag: &str| tag.len() == TAG_LENGTH && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut names = folder.names(&prefix);
     names.retain(|name| is_tag(&name[prefix.len()..]));
-    // Anybody can put any number of files there.
+    // Anybody can put any number of files there: those of others are passed over unopened.
+    let is_users =
+        |name: &String| fs::symlink_metadata(folder.path_of(name)).is_ok_and(|file| filing.users.have(&file));
+    names.retain(is_users);
     names.truncate(policy::LEASES_MOST);
     names
 }
@@ -370,7 +373,7 @@ pub fn find(filings: &[Filing]) -> Vec<Found> {
     for folder in Folder::all() {
         let of_each = |filing: &Filing| {
             let users = filing.users;
-            names(&folder, &filing.key).into_iter().map(move |name| (name, users))
+            names(&folder, filing).into_iter().map(move |name| (name, users))
         };
         for (name, users) in filings.iter().flat_map(of_each) {
             let Ok(file) = folder.open(&name, libc::O_RDONLY) else { continue };
@@ -417,7 +420,7 @@ fn sweep(filing: &Filing) -> Swept {
     let mut remains = false;
     let deadline = Instant::now() + policy::LEASE_SETTLE;
     for folder in Folder::all() {
-        for name in names(&folder, &filing.key) {
+        for name in names(&folder, filing) {
             let lock = |file: &Fd| kernel::lock_for_writing(file).is_ok();
             // What others put there is passed over at once: it says nothing, and is not to be waited for.
             let is_users = |file: &Fd| file.as_file().metadata().is_ok_and(|about| filing.users.have(&about));
