@@ -825,11 +825,16 @@ fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel:
     bells.iter().for_each(Doorbell::stop);
     // A callback that does not return takes no more than that from the others.
     let patience = deadline.min(Instant::now() + if turn.is_zero() { policy::HAND_OVER_END } else { turn });
-    bells.into_iter().for_each(|bell| bell.end_by(patience));
+    for bell in bells {
+        bell.end_by(patience);
+        in_kernel(false); // a step
+    }
     let begin = |camera: &Arc<Shared>, by: Instant| {
         let device = camera.take_device(Some(by), false)?;
+        in_kernel(false);
         // First: another holder's lease must not stand beside it.
         drop(camera.take_lease());
+        in_kernel(false);
         let mut closing = device.and_then(|device| device.let_go());
         in_kernel(true);
         if let Some(closing) = &mut closing {

@@ -106,8 +106,9 @@ pub const LEAVE_GRACE: Duration = Duration::from_millis(20);
 pub const RELEASE_TURN: Duration = Duration::from_millis(50);
 
 /// After so long without a step of the release, the thread that a signal interrupted is taken to have what the release
-/// needs. A step takes less than 1 ms, and a copy of large frames that are out 10 ms; to be wrong costs little.
-pub const RELEASE_STALL: Duration = Duration::from_millis(20);
+/// needs. A step takes less than 1 ms, a copy of large frames that are out 10 ms, and giving up a lease the time that a disk
+/// or an emulated machine's takes: 50 ms were seen.
+pub const RELEASE_STALL: Duration = Duration::from_millis(100);
 
 /// How long a call that a signal ended waits for the signal's effect in another thread before it returns: a release
 /// where no driver hangs.
