@@ -121,11 +121,6 @@ fn release(camera: String, args: &Args, then: Then, output: &Output) -> (CameraR
         |error: camlease::Error| (report(Some(false), &[], Some(ErrorJson::from(&error))), output.fail(&error));
     let plan = match naming::check_that_it_exists(&camera).and_then(|()| evict(true, None)) {
         Ok(plan) => plan,
-        // Any program may listen under a name that is no camera's: it must not keep the real ones from being released.
-        Err(error) if args.camera.is_none() && error.kind() == camlease::Kind::InvalidArgument => {
-            output.note(output.paint_note(Paint::Warn, format_args!("note: passed over: {error}")));
-            return (report(None, &[], Some(ErrorJson::from(&error))), Exit::OK);
-        }
         Err(error) => return failed(error),
     };
     let name = output.paint(Paint::Strong, &camera);
