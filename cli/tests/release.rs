@@ -170,7 +170,7 @@ fn listener(name: &str) -> std::os::unix::net::UnixListener {
 #[test]
 fn a_name_that_is_no_cameras_hinders_nobody() {
     let pid = std::process::id();
-    let _odd = [listener(&format!("odd-{pid}?x")), listener(&format!("odd-{pid}\u{1b}[2J\u{1b}[8m"))];
+    let _odd = [listener(&format!("strange-{pid}?x")), listener(&format!("strange-{pid}\u{1b}[2J\u{1b}[8m"))];
     let camera = camera("beside-odd");
     let program = foreign_holder(&camera, "plain");
     // Only shown: other programs of this machine are safe from this test.
@@ -179,7 +179,7 @@ fn a_name_that_is_no_cameras_hinders_nobody() {
     assert!(out.contains(&format!("foreign (pid {}", program.id())), "{out}");
     // Any program may listen under a name that is no camera's: none is told of.
     for (_, out, err) in [run(&["release", "--all", "--dry-run"]), run(&["list"])] {
-        assert!(!format!("{out}{err}").contains(&format!("odd-{pid}")), "{out}{err}");
+        assert!(!format!("{out}{err}").contains(&format!("strange-{pid}")), "{out}{err}");
         assert!(!out.contains('\u{1b}') && !err.contains('\u{1b}'), "{out}{err}");
     }
 }
