@@ -387,6 +387,7 @@ impl Attached {
         self.format = generation.format;
         self.is_reformatted = true;
         self.trouble = None;
+        self.arm(false);
         Ok(())
     }
 
