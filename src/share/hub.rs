@@ -39,6 +39,9 @@ pub struct Hub {
     clients: AtomicU64,
 }
 
+/// Who asked, by what number, and how it went.
+type Answer = (u64, Value, Result<Map>);
+
 struct State {
     generation: Option<Generation>,
     generations: u64,
@@ -51,7 +54,7 @@ struct State {
     /// Why nothing is streamed though it should be.
     trouble: Option<Error>,
     orders: VecDeque<Order>,
-    done: Vec<(u64, Value, Result<Map>)>,
+    done: Vec<Answer>,
     /// Readers who broke the protocol: their clients are to be sent away.
     expelled: Vec<u64>,
     published: u64,
@@ -318,7 +321,7 @@ impl Hub {
     }
 
     /// Answers that are ready, and clients that are to be sent away.
-    pub fn take_results(&self) -> (Vec<(u64, Value, Result<Map>)>, Vec<u64>) {
+    pub fn take_results(&self) -> (Vec<Answer>, Vec<u64>) {
         self.results.clear();
         let mut state = timed::lock(&self.state);
         (std::mem::take(&mut state.done), std::mem::take(&mut state.expelled))

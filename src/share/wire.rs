@@ -190,13 +190,15 @@ impl Geometry {
     /// Whether all of it lies within so many bytes, and as it can be mapped.
     fn is_sound(&self, bytes: u64) -> bool {
         let fits = |&(at, length): &(usize, usize)| {
-            at % policy::PAGE == 0 && length > 0 && at.checked_add(length).is_some_and(|end| end <= self.slot_bytes)
+            at.is_multiple_of(policy::PAGE)
+                && length > 0
+                && at.checked_add(length).is_some_and(|end| end <= self.slot_bytes)
         };
         let whole = self.slots.checked_mul(self.slot_bytes).and_then(|all| all.checked_add(self.first));
         (1..=SLOTS_MOST).contains(&self.slots)
             && self.first >= size_of::<super::ring::Header>()
-            && self.first % policy::PAGE == 0
-            && self.slot_bytes % policy::PAGE == 0
+            && self.first.is_multiple_of(policy::PAGE)
+            && self.slot_bytes.is_multiple_of(policy::PAGE)
             && (1..=PLANES_MOST).contains(&self.planes.len())
             && self.planes.iter().all(fits)
             && whole.is_some_and(|whole| whole as u64 <= bytes)
