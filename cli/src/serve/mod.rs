@@ -2,8 +2,20 @@
 
 pub mod config;
 
+mod channel;
+mod controls;
+mod desk;
+mod journal;
+mod notify;
+mod opening;
+mod pacing;
+mod sharing;
+mod supervisor;
+mod worker;
+
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use camlease::{Error, Kind};
@@ -28,6 +40,11 @@ pub struct Args {
     /// Only look for mistakes in the file, with exit code 2 where there are some
     #[arg(long)]
     check: bool,
+    /// Is one camera's process; for the supervisor
+    #[arg(long, hide = true, value_name = "NAME", requires = "channel")]
+    worker: Option<String>,
+    #[arg(long, hide = true, value_name = "FD")]
+    channel: Option<RawFd>,
 }
 
 #[derive(Serialize)]
@@ -39,6 +56,10 @@ struct Checked<'a> {
 }
 
 pub fn run(args: &Args, output: &Output) -> Exit {
+    journal::begin(output.is_json());
+    if let (Some(name), Some(channel)) = (&args.worker, args.channel) {
+        return worker::run(name, channel);
+    }
     let file = args.config.display().to_string();
     let read = match read(&args.config) {
         Ok(read) => read,
@@ -48,6 +69,9 @@ pub fn run(args: &Args, output: &Output) -> Exit {
         Ok(config) => config,
         Err(complaints) => return refuse(output, &file, &complaints),
     };
+    if !args.check {
+        return supervisor::run(&args.config, config, output.is_json());
+    }
     let cameras: Vec<_> = config.cameras.iter().map(|camera| camera.name.as_str()).collect();
     let good = output.paint(Paint::Good, "no mistakes");
     output.line(format_args!("{file}: {good}, {}", cameras.join(", ")));

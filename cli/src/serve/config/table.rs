@@ -355,8 +355,10 @@ fn bytes(text: &str) -> Option<u64> {
 }
 
 fn shown_bytes(bytes: u64) -> String {
-    let unit =
-        UNITS.iter().filter(|(name, _)| name.ends_with("iB")).find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+    let unit = UNITS
+        .iter()
+        .filter(|(name, _)| name.ends_with("iB"))
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
