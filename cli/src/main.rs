@@ -12,6 +12,7 @@ mod progress;
 mod release;
 mod reset;
 mod run;
+mod serve;
 mod signals;
 mod telling;
 mod terminal;

@@ -1,0 +1,4 @@
+//! The camera process.
+
+#[allow(dead_code)] // until the camera process uses it
+pub mod record;
