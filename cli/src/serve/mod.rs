@@ -1,4 +1,6 @@
 //! The camera process.
 
-#[allow(dead_code)] // until the camera process uses it
+#[allow(dead_code)] // until the camera process uses them
+pub mod preview;
+#[allow(dead_code)]
 pub mod record;
