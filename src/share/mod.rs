@@ -255,6 +255,12 @@ impl Publisher {
         self.share.hub.publish(planes, ring::Told { sequence, timestamp_ns, corrupt, ..ring::Told::default() })
     }
 
+    /// Frames have this format from now on. Readers go over to it by themselves; what they hold stays.
+    pub fn set_format(&self, format: &StreamFormat) -> Result<()> {
+        let _one = timed::lock(&self.publishing);
+        self.share.hub.begin_generation(format)
+    }
+
     pub fn info(&self) -> ShareInfo {
         self.share.info()
     }

@@ -9,6 +9,8 @@ mod journal;
 mod notify;
 mod opening;
 mod pacing;
+mod preview;
+mod record;
 mod sharing;
 mod supervisor;
 mod worker;
