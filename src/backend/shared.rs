@@ -19,7 +19,7 @@ use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
 use crate::share::memory::Mapping;
 use crate::share::ring::{self, Reader, Taken};
-use crate::share::spawn::Spawned;
+use crate::share::spawn::{Spawned, Wanted};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
@@ -35,7 +35,7 @@ pub struct Shared {
     reader: String,
     monitor: bool,
     /// The camera behind it, where a process that dies is replaced by its readers.
-    camera: Option<String>,
+    camera: Option<Wanted>,
 }
 
 impl Shared {
@@ -77,7 +77,7 @@ impl Shared {
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
-    pub fn served_by(self, camera: Option<String>) -> Shared {
+    pub fn served_by(self, camera: Option<Wanted>) -> Shared {
         Shared { camera, ..self }
     }
 
@@ -467,7 +467,7 @@ impl Attached {
         let Some(camera) = &self.source.camera else { return };
         if let Some((spawned, at)) = &mut self.spawned {
             let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
-            failed.into_iter().for_each(|error| log::info!("{camera}: {error}"));
+            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
             if at.elapsed() < policy::SHARE_RESPAWN {
                 return;
             }

@@ -14,6 +14,14 @@ use crate::error::{Error, Kind, Result};
 use crate::kernel;
 use crate::policy;
 
+/// A camera that a process of its own is to share.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub uri: String,
+    /// Of who wants it.
+    pub priority: i32,
+}
+
 /// A camera process that has not said yet whether it has its camera. Dropping this has it give up.
 pub struct Spawned {
     child: Child,
@@ -23,7 +31,8 @@ pub struct Spawned {
 
 impl Spawned {
     /// Has one open the camera within that time, and share it by that name.
-    pub fn start(uri: &str, name: &str, timeout: Duration) -> Result<Spawned> {
+    pub fn start(wanted: &Wanted, name: &str, timeout: Duration) -> Result<Spawned> {
+        let uri = &wanted.uri;
         let program = program().ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("{uri}: the camlease command, which shares cameras, was not found"))
                 .hint("install it beside the library or in PATH, or set CAMLEASE_COMMAND to its path")
@@ -32,6 +41,7 @@ impl Spawned {
         let mut child = Command::new(&program)
             .args(["serve", "--detached", uri, "--share", name, "--report-fd", "1", "--timeout"])
             .arg(timeout.as_millis().to_string())
+            .args(["--priority", &wanted.priority.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
