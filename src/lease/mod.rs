@@ -291,7 +291,7 @@ impl Sign {
     /// Puts one up, with what listens at the path that is given. `Kind::Busy` where another process serves this name.
     pub fn put<T>(filing: &Filing, holder: &str, listen: impl Fn(&Path) -> io::Result<T>) -> Result<(Sign, T)> {
         let taken = |by: &Found| {
-            Error::new(Kind::Busy, format!("\"{}\" is served already, by pid {}", filing.key, by.pid))
+            Error::new(Kind::Busy, format!("shared:{holder}: it is served already, by pid {}", by.pid))
                 .hint("choose another name, or stop that program")
         };
         if let Some(other) = find(std::slice::from_ref(filing)).first() {
