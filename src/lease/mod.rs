@@ -297,7 +297,10 @@ impl Sign {
         if let Some(other) = find(std::slice::from_ref(filing)).first() {
             return Err(taken(other));
         }
-        let failed = |e| Error::system(format!("filing the name \"{}\"", filing.key), e);
+        let failed = |e| {
+            Error::system(format!("shared:{holder}: putting its name into the runtime folder"), e)
+                .hint("see to it that /run/camlease is there and may be written, or set CAMLEASE_RUNTIME_DIR")
+        };
         let (mut paper, listener) = Paper::new(filing, holder, 0, &listen).map_err(failed)?;
         let listener = listener.map_err(failed)?;
         let own = paper.folder.path_of(&paper.name);

@@ -158,12 +158,13 @@ impl Link {
     /// Asks, and waits for the answer. Events that come before it are lost: a link that reads asks nothing else.
     pub fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
         let deadline = Instant::now() + timeout;
-        // What is not answered for want of permission is refused before the request is read: that is waited for, but not
-        // where nothing was sent.
-        let id = match self.send(request) {
-            Err(error) if error.kind() == Kind::InvalidArgument => return Err(error),
-            sent => sent,
-        };
+        // What is not answered for want of permission is refused before the request is read.
+        let id = self.send(request);
+        if let Err(error) = &id
+            && error.kind() != Kind::Disconnected
+        {
+            return Err(error.clone());
+        }
         loop {
             match self.await_news(deadline)? {
                 News::Message(message, _) => match (number(&message, "id"), message.get("ok")) {
