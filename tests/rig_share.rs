@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, DropPolicy, Error, FourCc, Frame, Kind, Map, OpenOptions, Rate, ShareOptions, StreamRequest};
+use camlease::{
+    Access, Camera, DropPolicy, Error, FourCc, Frame, Kind, Map, OpenOptions, Rate, ShareOptions, StreamRequest,
+};
 use camlease_rig::picture::{self, Picture};
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, require_guest, set_control, v4l2_ctl_streams};
@@ -279,7 +281,7 @@ fn frame_again(camera: &Camera, wanted: impl Fn(&Frame) -> bool) -> Frame {
             Ok(_) => {}
             Err(error) => {
                 let kind = error.kind();
-                assert!(matches!(kind, Kind::Timeout | Kind::Disconnected | Kind::Evicted | Kind::Busy), "{error}");
+                assert!(matches!(kind, Kind::Timeout | Kind::Disconnected | Kind::Evicted | Kind::Io), "{error}");
             }
         }
         assert!(begun.elapsed() < PATIENCE, "no such frame came");
@@ -457,6 +459,7 @@ fn frames_in_several_planes_are_shared() {
 fn whoever_wants_the_camera_alone_is_told_who_shares_it_and_gets_it_by_priority() {
     let _alone = alone();
     let uri = vivid();
+    let_vivid_move(&uri);
     let name = format!("alone-{}", std::process::id());
     let camera = open(&uri, 5);
     share(&camera, &name, stream("YUYV"));
@@ -467,6 +470,14 @@ fn whoever_wants_the_camera_alone_is_told_who_shares_it_and_gets_it_by_priority(
     let mut asker = Party::start();
     let words = asker.refused(&format!("open {uri} wait 0 0 0 other"), "BUSY");
     assert!(words.contains("camera process") && words.contains(&format!("pid {}", std::process::id())), "{words}");
+    let shares = [format!("shares it as \"{name}\""), format!("open shared:{name} to read it beside others")];
+    assert!(shares.iter().all(|part| words.contains(part)), "{words}");
+    // By the device's own name, with access shared.
+    let options = OpenOptions { access: Access::Shared, ..OpenOptions::default() };
+    let beside = Camera::open(&uri, options).unwrap_or_else(|error| panic!("{error}"));
+    beside.start(&in_order()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(is_whole_vivid(&next(&beside)));
+    drop(beside);
     let words = asker.refused(&format!("open {uri} ask 1 1000 200 low"), "BUSY");
     assert!(words.contains("its priority is 5, and the one who asks has 1"), "{words}");
     drop(next(&here));
@@ -499,6 +510,67 @@ fn whoever_wants_the_camera_alone_is_told_who_shares_it_and_gets_it_by_priority(
     }
     camera.close();
     v4l2_ctl_streams(Path::new(&uri), 2).unwrap();
+}
+
+#[test]
+fn faults_of_a_driver_are_told_as_they_are_and_streaming_goes_on() {
+    let _alone = alone();
+    let uri = vivid();
+    let name = format!("faults-{}", std::process::id());
+    let camera = open(&uri, 0);
+    share(&camera, &name, stream("YUYV"));
+    let (here, mut elsewhere) = (started(&name), reader_elsewhere(&name));
+    elsewhere.frame(PATIENCE);
+    set_control(Path::new(&uri), "inject_v4l2_buf_flag_error", 1);
+    drop(frame_again(&here, Frame::is_corrupt));
+    elsewhere.until("damaged frame", PATIENCE, |told| matches!(told, Told::Frame(seen) if seen.corrupt).then_some(()));
+    assert_eq!(here.stats().corrupt, 1);
+    let before = here.stats().dropped;
+    set_control(Path::new(&uri), "percentage_of_dropped_buffers", 50);
+    (0..20).for_each(|_| drop(next(&here)));
+    set_control(Path::new(&uri), "percentage_of_dropped_buffers", 0);
+    assert!(here.stats().dropped > before + 3, "gaps in the numbers are the driver's: {:?}", here.stats());
+    // Its queue breaks, and takes no frames until it is started anew.
+    set_control(Path::new(&uri), "inject_fatal_streaming_error", 1);
+    let error = failure(&here);
+    assert_eq!(error.kind(), Kind::Io, "{error}");
+    assert!(error.message().ends_with("; it is started again by itself"), "{error}");
+    let broken = Instant::now();
+    drop(frame_again(&here, |_| true));
+    println!("frames again {:?} after {error}", broken.elapsed());
+    failed_elsewhere(&mut elsewhere, "IO");
+    elsewhere.frame(PATIENCE);
+    drop((here, elsewhere));
+    camera.close();
+
+    let webcam = Webcam::plug(WebcamOptions {
+        size: (2 * WIDTH, 2 * HEIGHT),
+        driver: vec![("nodrop", "1")],
+        ..WebcamOptions::default()
+    });
+    let camera = open(webcam.node().to_str().unwrap(), 0);
+    share(&camera, &name, stream("YUYV"));
+    let (here, mut elsewhere) = (started(&name), reader_elsewhere(&name));
+    elsewhere.frame(PATIENCE);
+    let whole = next(&here).data(0).len();
+    webcam.order("half-frame 1");
+    let half = frame_again(&here, Frame::is_corrupt);
+    assert!(half.data(0).len() < whole, "{} of {whole} bytes", half.data(0).len());
+    let is_half = |told: &Told| matches!(told, Told::Frame(seen) if seen.corrupt && seen.bytes < whole).then_some(());
+    elsewhere.until("half of a frame", PATIENCE, is_half);
+    assert!(is_whole_yuyv(&next(&here)));
+    webcam.order("pause");
+    let silent = Instant::now();
+    while here.next_frame(Some(Duration::from_millis(700))).is_ok() {
+        assert!(silent.elapsed() < PATIENCE, "it is silent");
+    }
+    webcam.order("resume");
+    assert!(is_whole_yuyv(&next(&here)));
+    // The device is reset under all of them.
+    let before = status(&name)["published"].as_u64().unwrap();
+    camera.reset(Some(PATIENCE)).unwrap_or_else(|error| panic!("{error}"));
+    (0..3).for_each(|_| drop(frame_again(&here, is_whole_yuyv)));
+    assert!(status(&name)["published"].as_u64().unwrap() > before);
 }
 
 /// What stands in the runtime folder.

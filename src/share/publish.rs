@@ -126,6 +126,7 @@ impl Publishing<'_> {
         // Its own next step is for the one who has the camera; readers have nothing to do.
         let told = match kind {
             Kind::Disconnected | Kind::Evicted => error.clone().hint_instead("frames come again when it is back"),
+            Kind::Io => error.clone().hint_instead("it is started again by itself"),
             _ => error.clone(),
         };
         if !self.hub.has_trouble(&told) {
