@@ -255,6 +255,8 @@ struct Attached {
     spawned: Option<(Option<Spawned>, Instant)>,
     /// Why no frames come.
     trouble: Option<Error>,
+    /// The host has not been told of that yet.
+    is_news: bool,
     /// The format is another one than that which was asked for last.
     is_reformatted: bool,
 }
@@ -328,6 +330,7 @@ impl Attached {
             retry,
             spawned: None,
             trouble: None,
+            is_news: false,
             is_reformatted: false,
         };
         let link = attached.source.connect()?.0;
@@ -374,6 +377,7 @@ impl Attached {
                 Some("generation") => self.enter(&message, passed),
                 Some("trouble") => {
                     self.trouble = Some(wire::failure_of(&message));
+                    self.is_news = true;
                     Ok(())
                 }
                 None if message.get("ok") == Some(&Value::Bool(false)) => Err(wire::failure_of(&message)),
@@ -546,7 +550,11 @@ impl Stream for Attached {
         }
         let taken = self.take()?;
         self.arm(taken.is_some());
-        Ok(taken)
+        match &self.trouble {
+            // Once: whoever goes on waiting may get frames again.
+            Some(trouble) if taken.is_none() && std::mem::take(&mut self.is_news) => Err(trouble.clone()),
+            _ => Ok(taken),
+        }
     }
 
     fn requeue(&mut self, index: u32) -> Result<()> {

@@ -160,6 +160,11 @@ impl Link {
         let deadline = Instant::now() + timeout;
         // What is not answered for want of permission is refused before the request is read.
         let id = self.send(request);
+        if let Err(error) = &id
+            && error.kind() != Kind::Disconnected
+        {
+            return Err(error.clone());
+        }
         loop {
             match self.await_news(deadline)? {
                 News::Message(message, _) => match (number(&message, "id"), message.get("ok")) {
