@@ -1729,7 +1729,7 @@ camlease_status camlease_camera_reset(struct camlease_camera *camera,
  * process. The stream is the share's from now on: to read the camera in this process, open shared:NAME here, too.
  * The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however that ends.
  *
- * Meanwhile camlease_camera_start(), camlease_camera_stop() and camlease_camera_next_frame() on this handle give
+ * Meanwhile camlease_camera_start(), _stop(), _next_frame() and _regain() on this handle give
  * CAMLEASE_WRONG_STATE; controls, lists, camlease_camera_info() and camlease_camera_stats() go on. Two threads of the
  * library's serve the readers, with all signals blocked: the host need not do anything. When the camera is gone, or is
  * handed over to somebody else, they get it back as soon as it is there again, and the readers go on.
