@@ -144,7 +144,7 @@ pub unsafe extern "C" fn camlease_share_stop(camera: *mut camlease_camera) -> ca
 /// manual's chapter on sharing lists. Commands that change something need the rights to
 /// (camlease_share_options.commanders); {"do": "take-control", "priority": N} reserves them for this handle, until
 /// {"do": "release-control"}, its close, or somebody takes it with a higher priority, and the stream goes on meanwhile.
-/// After CAMLEASE_DISCONNECTED the next command connects anew.
+/// It goes to the process that shares the camera by then.
 ///
 /// @param camera A camera that was opened as shared:NAME, or with an access by which it was attached to; it need not
 /// stream. For the one who shares it, {"do": "status"} alone.
@@ -154,10 +154,10 @@ pub unsafe extern "C" fn camlease_share_stop(camera: *mut camlease_camera) -> ca
 /// @return CAMLEASE_OK; the failure that the other process tells of, with its message: CAMLEASE_PERMISSION when this
 /// process may not command, CAMLEASE_BUSY when another has taken the control or reads a format that would change,
 /// CAMLEASE_UNSUPPORTED for a command that is not known there; CAMLEASE_TIMEOUT when it does not answer;
-/// CAMLEASE_DISCONNECTED when it is gone, CAMLEASE_NOT_FOUND when it has not come back; CAMLEASE_INVALID_ARGUMENT when
-/// request is no JSON object or too long; CAMLEASE_UNSUPPORTED for a camera that is not shared; CAMLEASE_WRONG_STATE
-/// for the one who shares it; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread: commands by one
-/// handle take turns.
+/// CAMLEASE_DISCONNECTED when it went meanwhile, CAMLEASE_NOT_FOUND when nobody shares the camera any more;
+/// CAMLEASE_INVALID_ARGUMENT when request is no JSON object or too long; CAMLEASE_UNSUPPORTED for a camera that is not
+/// shared; CAMLEASE_WRONG_STATE for the one who shares it; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any
+/// thread: commands by one handle take turns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_command(
     camera: *mut camlease_camera,
