@@ -118,6 +118,8 @@ impl Default for Preview {
 /// `[camera.NAME.recording]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recording {
+    /// Begins with the camera; else by command.
+    pub on: bool,
     pub folder: PathBuf,
     pub format: Container,
     /// Of one file; 0: no bound, here and below.
@@ -343,12 +345,13 @@ fn read_recording(table: &Table<'_, '_>) -> Recording {
     }
     let containers = [("mkv", Container::Mkv), ("y4m", Container::Y4m), ("raw", Container::Raw)];
     let recording = Recording {
+        on: table.flag("on").unwrap_or(false),
         folder: folder.unwrap_or_default(),
         format: table.choice("format", &containers).unwrap_or_default(),
         max_seconds: table.number("max_seconds", Number::new(1..=604_800, "seconds")).unwrap_or(0),
         max_bytes: table.bytes("max_bytes", BYTES_LEAST..=BYTES_MOST).unwrap_or(0),
         max_files: table.number("max_files", Number::new(1..=1_000_000, "files")).unwrap_or(0) as u32,
-        min_free: table.bytes("min_free", 0..=BYTES_MOST).unwrap_or(0),
+        min_free: table.bytes("min_free", 0..=BYTES_MOST).unwrap_or(super::record::MIN_FREE),
     };
     table.refuse_others();
     recording
@@ -460,6 +463,7 @@ mod tests {
             max_bytes = "64MiB"
             preview = { width = 160, fps = 2.5, quality = 60 }
             [camera.front.recording]
+            on = true
             folder = "/var/lib/camlease"
             format = "y4m"
             max_seconds = 60
@@ -492,7 +496,7 @@ mod tests {
         assert_eq!(front.preview, Some(Preview { width: 160, fps: (2500, 1000), quality: 60 }));
         let recording = front.recording.as_ref().unwrap();
         assert_eq!((recording.max_bytes, recording.min_free), (1_000_000_000, 3 << 29));
-        assert_eq!((recording.format, recording.max_files), (Container::Y4m, 10));
+        assert_eq!((recording.format, recording.max_files, recording.on), (Container::Y4m, 10, true));
     }
 
     #[test]
