@@ -139,6 +139,8 @@ struct Progress {
     /// Why the recording has ended, if by itself.
     reason: Option<&'static str>,
     is_written: bool,
+    /// Nobody waits for the disk any more.
+    is_given_up: bool,
 }
 
 impl Recorder {
@@ -176,20 +178,20 @@ impl Recorder {
     pub fn stop_within(&self, patience: Duration) -> Map<String, Value> {
         self.shared.stop.signal();
         self.shared.queue.close();
-        let (progress, late) = self
+        let (mut progress, _) = self
             .shared
             .ended
-            .wait_timeout_while(self.shared.progress(), patience, |progress| !progress.is_written)
+            .wait_timeout_while(self.shared.progress(), patience, |now| !now.is_written && !now.is_given_up)
             .unwrap_or_else(PoisonError::into_inner);
-        drop(progress);
-        if late.timed_out() {
+        if !progress.is_written && !progress.is_given_up {
             // The thread that writes cannot be ended: it ends by itself when the disk answers.
-            self.shared.queue.kill();
+            progress.is_given_up = true;
             let seconds = patience.as_secs_f32();
-            let mut progress = self.shared.progress();
             let text = format!("{}: the disk did not take the rest within {seconds:.1} s", progress.file.display());
             progress.error.get_or_insert(text);
+            self.shared.queue.kill();
         }
+        drop(progress);
         self.status()
     }
 
