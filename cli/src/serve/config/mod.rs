@@ -302,7 +302,7 @@ fn read_camera<'i>(
         commanders: who(world, &table, "commanders"),
         priority: table.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).unwrap_or(0) as i32,
         max_bytes: table.bytes("max_bytes", BYTES_LEAST..=BYTES_MOST).unwrap_or(0),
-        preview: table.table("preview").map(|preview| read_preview(&preview)),
+        preview: table.table("preview").map(|preview| read_preview(&preview, &name)),
         recording: table.table("recording").map(|recording| read_recording(&recording)),
         name,
     };
@@ -324,7 +324,12 @@ fn read_controls(table: &Table<'_, '_>) -> Vec<Setting> {
     table.all().filter_map(|(key, _)| read(key)).collect()
 }
 
-fn read_preview(table: &Table<'_, '_>) -> Preview {
+fn read_preview(table: &Table<'_, '_>, camera: &str) -> Preview {
+    let most = NAME_MOST - super::preview::SUFFIX.len();
+    if camera.len() > most && camera.len() <= NAME_MOST {
+        let shared = format!("it is shared as CAMERA{}", super::preview::SUFFIX);
+        table.complain(format_args!("a camera with a preview has a name of at most {most} letters: {shared}"));
+    }
     let default = Preview::default();
     let preview = Preview {
         width: table.number("width", Number::new(16..=SIDE_MOST, "pixels")).map_or(default.width, |width| width as u32),
@@ -423,6 +428,13 @@ fn refuse_same(source: &table::Source<'_>, cameras: &[(Camera, usize)]) {
         // A file is nobody's alone.
         let is_same =
             |other: &&&(Camera, usize)| !one.uri.starts_with("file:") && camera(&other.0.uri) == camera(&one.uri);
+        let shown = cameras.iter().find(|(other, _)| {
+            other.preview.is_some() && one.name.strip_suffix(super::preview::SUFFIX) == Some(other.name.as_str())
+        });
+        if let Some((other, _)) = shown {
+            let message = format!("the preview of camera.{} has this name already", other.name);
+            source.complain(*place, &format!("camera.{}", one.name), &message);
+        }
         if let Some((first, at)) = ordered[..index].iter().find(is_same) {
             let line = source.position(*at).0;
             let message = format!("camera.{} has this camera already (line {line})", first.name);
