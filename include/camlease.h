@@ -39,7 +39,7 @@
     ((uint32_t)(a) | ((uint32_t)(b) << 8) | ((uint32_t)(c) << 16) | ((uint32_t)(d) << 24))
 
 /** Initialiser of a struct camlease_open_options. */
-#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0 }
+#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_asker. */
 #define CAMLEASE_ASKER_INIT { sizeof(struct camlease_asker), 0, 0, 0, 0, 0, NULL }
@@ -656,6 +656,10 @@ struct camlease_open_options {
    * evicted. 0 for 500 and 2000.
    */
   int32_t grace_ms;
+  /**
+   * Not read: padding, for programs that were compiled before there was an access.
+   */
+  uint32_t reserved;
   /**
    * CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR. on_busy, priority, grace_ms and
    * on_ask are about a camera itself, and of no effect on one that is attached to.
