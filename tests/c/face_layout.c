@@ -31,12 +31,14 @@ AT(open_options, user_data, 48);
 AT(open_options, cancel, 56);
 AT(open_options, on_ask, 64);
 AT(open_options, grace_ms, 72);
+AT(open_options, access, 76);
 WIDE(open_options, struct_size, 8);
 WIDE(open_options, timeout_ms, 4);
 WIDE(open_options, on_busy, 4);
 WIDE(open_options, priority, 4);
 WIDE(open_options, flags, 4);
 WIDE(open_options, grace_ms, 4);
+WIDE(open_options, access, 4);
 
 SIZE(asker, 40);
 AT(asker, struct_size, 0);
@@ -88,7 +90,7 @@ AT(camera_info, priority, 100);
 WIDE(camera_info, planes, 4);
 WIDE(camera_info, buffer_bytes, 8);
 
-SIZE(camera_stats, 88);
+SIZE(camera_stats, 96);
 AT(camera_stats, struct_size, 0);
 AT(camera_stats, frames, 8);
 AT(camera_stats, dropped, 16);
@@ -100,7 +102,9 @@ AT(camera_stats, stalls, 56);
 AT(camera_stats, reconnects, 64);
 AT(camera_stats, frames_out, 72);
 AT(camera_stats, bytes_out, 80);
+AT(camera_stats, behind, 88);
 WIDE(camera_stats, bytes_out, 8);
+WIDE(camera_stats, behind, 8);
 
 SIZE(plane, 24);
 AT(plane, data, 0);
@@ -134,7 +138,7 @@ AT(device_info, bus, 40);
 AT(device_info, state, 48);
 WIDE(device_info, state, 4);
 
-SIZE(holder, 80);
+SIZE(holder, 88);
 AT(holder, struct_size, 0);
 AT(holder, pid, 8);
 AT(holder, uid, 12);
@@ -149,9 +153,24 @@ AT(holder, reason, 56);
 AT(holder, condition, 64);
 AT(holder, priority, 68);
 AT(holder, since_ns, 72);
+AT(holder, share, 80);
 WIDE(holder, condition, 4);
 WIDE(holder, priority, 4);
 WIDE(holder, since_ns, 8);
+
+SIZE(share_options, 56);
+AT(share_options, struct_size, 0);
+AT(share_options, name, 8);
+AT(share_options, readers, 16);
+AT(share_options, readers_group, 20);
+AT(share_options, commanders, 24);
+AT(share_options, commanders_group, 28);
+AT(share_options, start, 32);
+AT(share_options, history, 36);
+AT(share_options, max_bytes, 40);
+AT(share_options, stream, 48);
+WIDE(share_options, history, 4);
+WIDE(share_options, max_bytes, 8);
 
 SIZE(evict_options, 32);
 AT(evict_options, struct_size, 0);
@@ -210,6 +229,9 @@ CHECK(CAMLEASE_OUTCOME_NONE == 0 && CAMLEASE_OUTCOME_YIELDED == 1 && CAMLEASE_OU
 CHECK(CAMLEASE_OUTCOME_KILLED == 3 && CAMLEASE_OUTCOME_REFUSED == 4 && CAMLEASE_OUTCOME_SURVIVED == 5);
 CHECK(CAMLEASE_CONDITION_ALIVE == 0 && CAMLEASE_CONDITION_STOPPED == 1 && CAMLEASE_CONDITION_STUCK == 2);
 CHECK(CAMLEASE_CONDITION_ZOMBIE == 3 && CAMLEASE_EVICT_DRY_RUN == 1);
+CHECK(CAMLEASE_ACCESS_EXCLUSIVE == 0 && CAMLEASE_ACCESS_SHARED == 1 && CAMLEASE_ACCESS_MONITOR == 2);
+CHECK(CAMLEASE_ALLOWED_OWNER == 0 && CAMLEASE_ALLOWED_GROUP == 1 && CAMLEASE_ALLOWED_EVERYONE == 2);
+CHECK(CAMLEASE_SHARE_ON_DEMAND == 0 && CAMLEASE_SHARE_ALWAYS == 1);
 CHECK(CAMLEASE_FOURCC('Y', 'U', 'Y', 'V') == 0x56595559);
 
 /* Names without "struct" work but for the two that are calls as well. */
@@ -219,6 +241,7 @@ static camlease_reset_options resetting = CAMLEASE_RESET_OPTIONS_INIT;
 static camlease_frame_data frame = CAMLEASE_FRAME_DATA_INIT;
 static camlease_device_info device = CAMLEASE_DEVICE_INFO_INIT;
 static camlease_holder holder = CAMLEASE_HOLDER_INIT;
+static camlease_share_options sharing = CAMLEASE_SHARE_OPTIONS_INIT;
 static camlease_evict_options evicting = CAMLEASE_EVICT_OPTIONS_INIT;
 static camlease_format_info format = CAMLEASE_FORMAT_INFO_INIT;
 static camlease_control_info control = CAMLEASE_CONTROL_INFO_INIT;
@@ -247,6 +270,8 @@ int main(void)
     assert(streaming.drop_policy == CAMLEASE_DROP_OLDEST);
     assert(plain(&streaming, sizeof streaming) && plain(&frame, sizeof frame) && plain(&device, sizeof device));
     assert(plain(&holder, sizeof holder) && plain(&format, sizeof format) && plain(&control, sizeof control));
+    assert(opening.access == CAMLEASE_ACCESS_EXCLUSIVE);
+    assert(plain(&sharing, sizeof sharing));
     assert(plain(&info, sizeof info) && plain(&stats, sizeof stats));
     assert(camlease_version() ==
            (CAMLEASE_VERSION_MAJOR << 16 | CAMLEASE_VERSION_MINOR << 8 | CAMLEASE_VERSION_PATCH));
