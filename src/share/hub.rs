@@ -447,7 +447,8 @@ impl Hub {
             "name": self.name, "uri": self.identity.uri, "camera": self.identity.name,
             "streaming": state.generation.is_some(), "format": state.format.as_ref().map(wire::of_format),
             "generation": state.generations, "published": state.published, "dropped": state.dropped,
-            "readers": readers, "trouble": state.trouble.as_ref().map(wire::failure),
+            "readers": readers, "trouble": state.real_trouble().map(wire::failure),
+            "stopped": state.ordered == Some(false),
             "pulse_ms": self.pulse().as_millis() as u64,
         }))
     }
@@ -461,7 +462,7 @@ impl Hub {
             clients: self.clients.load(Ordering::Relaxed) as usize,
             published: state.published,
             pulse: self.pulse(),
-            trouble: state.trouble.as_ref().map(|error| error.message().to_owned()),
+            trouble: state.real_trouble().map(|error| error.message().to_owned()),
         }
     }
 
@@ -504,6 +505,11 @@ impl State {
                 attached.bell.ring();
             }
         }
+    }
+
+    /// Being stopped by command is told to readers as trouble is, but it is none.
+    fn real_trouble(&self) -> Option<&Error> {
+        self.trouble.as_ref().filter(|_| self.ordered != Some(false))
     }
 
     /// How many slots readers may have, one of each for a frame that it only tries to get.
