@@ -346,7 +346,7 @@ impl Hub {
             return Err(Error::new(
                 Kind::Budget,
                 format!(
-                    "shared:{}: its {} readers may hold all frames that there is memory for",
+                    "shared:{}: there is no memory for a further reader beside the {} that it has",
                     self.name,
                     state.readers.len()
                 ),
