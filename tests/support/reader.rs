@@ -108,7 +108,8 @@ impl Reader {
         loop {
             match self.next(patience).expect("it says how it ended") {
                 Told::Frame(seen) => drop(frames.insert(seen.sequence, seen)),
-                Told::Failed(words) => panic!("{words}"),
+                // Under emulation a frame may be late; that none is missing is what is told last.
+                Told::Failed(words) => assert!(words.starts_with("TIMEOUT"), "{words}"),
                 Told::Closed(missed) => return (frames, missed),
             }
         }
