@@ -19,7 +19,7 @@ use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
 use crate::share::memory::Mapping;
 use crate::share::ring::{self, Reader, Taken};
-use crate::share::spawn::Spawned;
+use crate::share::spawn::{Spawned, Wanted};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
@@ -35,7 +35,7 @@ pub struct Shared {
     reader: String,
     monitor: bool,
     /// The camera behind it, where a process that dies is replaced by its readers.
-    camera: Option<String>,
+    camera: Option<Wanted>,
 }
 
 impl Shared {
@@ -77,7 +77,7 @@ impl Shared {
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
-    pub fn served_by(self, camera: Option<String>) -> Shared {
+    pub fn served_by(self, camera: Option<Wanted>) -> Shared {
         Shared { camera, ..self }
     }
 
@@ -447,18 +447,16 @@ impl Attached {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
         let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        let attached = link.and_then(|(link, _)| self.attach(link));
-        if let Err(error) = &attached
-            && error.kind() == Kind::NotFound
-        {
-            self.spawn();
-        }
-        if let Err(error) = attached {
-            log::debug!("{error}");
-            let why = self.trouble.take().unwrap_or(error);
-            self.refused(&why);
-        } else {
-            self.spawned = None;
+        match link.and_then(|(link, _)| self.attach(link)) {
+            Ok(()) => self.spawned = None,
+            Err(error) => {
+                log::debug!("{error}");
+                if error.kind() == Kind::NotFound {
+                    self.spawn();
+                }
+                let why = self.trouble.take().unwrap_or(error);
+                self.refused(&why);
+            }
         }
     }
 
@@ -467,7 +465,7 @@ impl Attached {
         let Some(camera) = &self.source.camera else { return };
         if let Some((spawned, at)) = &mut self.spawned {
             let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
-            failed.into_iter().for_each(|error| log::info!("{camera}: {error}"));
+            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
             if at.elapsed() < policy::SHARE_RESPAWN {
                 return;
             }
