@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, DropPolicy, Frame, Kind, Map, OpenOptions, StreamRequest};
+use camlease::{Access, Camera, DropPolicy, Frame, Kind, Map, OpenOptions, StreamRequest};
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, require_guest, set_control, v4l2_ctl_streams};
 use nix::sys::signal::Signal;
@@ -88,7 +88,10 @@ fn own_runtime_folder() {
     MADE.call_once(|| {
         fs::DirBuilder::new().mode(0o700).create(runtime_folder()).unwrap();
         // SAFETY: of this process's threads only Rust code reads its environment, under std's lock.
-        unsafe { std::env::set_var("CAMLEASE_RUNTIME_DIR", runtime_folder()) };
+        unsafe {
+            std::env::set_var("CAMLEASE_RUNTIME_DIR", runtime_folder());
+            std::env::set_var("CAMLEASE_COMMAND", env!("CARGO_BIN_EXE_camlease"));
+        }
     });
 }
 
@@ -267,6 +270,69 @@ fn ten_readers_of_each_camera_by_library_program_and_command() {
 }
 
 #[test]
+fn a_camera_that_is_opened_as_a_shared_one_has_a_process_for_as_long_as_it_is_used() {
+    let _alone = alone();
+    let (vivid, webcam) = (vivid(), webcam());
+    for node in [vivid, webcam.node()] {
+        let uri = node.to_str().unwrap();
+        let open = || {
+            let options = OpenOptions { access: Access::Shared, timeout: Some(PATIENCE), ..OpenOptions::default() };
+            Camera::open(uri, options).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let request =
+            StreamRequest { width: 320, height: 180, drop_policy: DropPolicy::Newest, ..StreamRequest::default() };
+        let begun = Instant::now();
+        let first = open();
+        first.start(&request).unwrap_or_else(|error| panic!("{error}"));
+        drop(next(&first));
+        let opened = begun.elapsed();
+        let shares = camlease::shares();
+        let [served] = &shares[..] else { panic!("{shares:?}") };
+        let mut elsewhere = reader_elsewhere(&served.name);
+        elsewhere.frame(PATIENCE);
+        let second = open();
+        second
+            .start(&StreamRequest { width: 0, height: 0, ..request.clone() })
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(next(&second).width(), 320);
+        assert_eq!(camlease::shares(), shares, "one process for all");
+        let alone = OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() };
+        let error = Camera::open(uri, alone).err().unwrap();
+        assert_eq!(error.kind(), Kind::Busy);
+        let said = format!("open shared:{} to read it beside others", served.name);
+        assert!(error.message().contains(&format!("pid {}", served.pid)) && error.message().contains(&said), "{error}");
+
+        // Its users have another one started.
+        let kept = next(&first);
+        let seen = Seen::of(&kept);
+        signal(served.pid, Signal::SIGKILL);
+        let killed = Instant::now();
+        wait_for("its end", || (!lives(served.pid)).then_some(()));
+        for reader in [&first, &second] {
+            while reader.next_frame(Some(Duration::ZERO)).is_ok() {}
+            drop(frame_again(reader));
+        }
+        let back = killed.elapsed();
+        elsewhere.until("gap", PATIENCE, |told| matches!(told, Told::Failed(_)).then_some(()));
+        elsewhere.frame(PATIENCE);
+        let [again] = &camlease::shares()[..] else { panic!("{:?}", camlease::shares()) };
+        assert!(again.name == served.name && again.pid != served.pid);
+        assert_eq!(Seen::of(&kept), seen);
+
+        drop((first, second, elsewhere));
+        let left_alone = Instant::now();
+        wait_for("its end", || (!lives(again.pid)).then_some(()));
+        println!(
+            "{uri}: a frame {opened:?} after the open; frames again {back:?} after its process was killed, which ended \
+             {:?} after its last user",
+            left_alone.elapsed()
+        );
+        v4l2_ctl_streams(&node, 2).unwrap();
+        assert_eq!(left(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn a_camera_process_that_hangs_in_the_driver_is_replaced() {
     let _alone = alone();
     let webcam = webcam();
@@ -299,6 +365,8 @@ fn a_camera_process_that_hangs_in_the_driver_is_replaced() {
     elsewhere.until("gap", PATIENCE, |told| matches!(told, Told::Failed(_)).then_some(()));
     elsewhere.frame(PATIENCE);
     assert_eq!(Seen::of(&kept), seen);
+    let sent_away = serving.log.lock().unwrap().iter().any(|line| line.contains("was sent away"));
+    assert!(!sent_away, "readers whose patience was over are no news");
     serving.stop();
     v4l2_ctl_streams(&webcam.node(), 2).unwrap();
 }
