@@ -14,7 +14,7 @@ use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
 use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{StreamFormat, StreamRequest};
-use crate::kernel::{Event, Fd, MessageSocket, Peer, monotonic_ns};
+use crate::kernel::{Bell, Event, Fd, MessageSocket, Peer, monotonic_ns};
 use crate::{policy, timed};
 
 pub struct Hub {
@@ -102,7 +102,7 @@ pub struct Reader {
 /// What a reader shares with the writer alone.
 struct Attached {
     control: Mapping,
-    wake: Event,
+    bell: Bell,
 }
 
 impl Attached {
@@ -242,7 +242,7 @@ impl Hub {
         state.published += 1;
         for attached in state.readers.iter().filter_map(|reader| reader.attached.as_ref()) {
             if attached.control().is_to_be_woken(published, told.timestamp_ns) {
-                attached.wake.signal();
+                attached.bell.ring();
             }
         }
         true
@@ -311,7 +311,12 @@ impl Hub {
     }
 
     pub fn is_done(&self, order: Order, outcome: Result<Map>) {
-        timed::lock(&self.state).done.push((order.client, order.id, outcome));
+        self.give(order.client, order.id, outcome);
+    }
+
+    /// Has an answer passed on to the client who asked.
+    pub fn give(&self, client: u64, id: Value, outcome: Result<Map>) {
+        timed::lock(&self.state).done.push((client, id, outcome));
         self.results.signal();
     }
 
@@ -499,7 +504,7 @@ impl State {
         generation.ring.header().end();
         for attached in self.readers.iter_mut().filter_map(|reader| reader.attached.take()) {
             if attached.control().is_to_be_woken_at_the_end() {
-                attached.wake.signal();
+                attached.bell.ring();
             }
         }
     }
@@ -525,15 +530,15 @@ fn granted(asked: u32, left: u32) -> u32 {
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let wake = Event::new()?;
+        let (bell, hears) = Bell::pair()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, wake.as_fd()])?;
-        Ok::<_, std::io::Error>(Attached { control, wake })
+        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, hears.as_fd()])?;
+        Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {
         Ok(attached) => reader.attached = Some(attached),
