@@ -186,10 +186,6 @@ pub const SHARE_BYTES: u64 = 512 << 20;
 /// Frames that a reader of a shared camera may hold when it does not say: one in use, one that it has just got.
 pub const SHARE_HOLD: u32 = 2;
 
-/// What part of the slots that are left a reader gets at most, however many it asks for: ten programs that were written
-/// for a driver's eight buffers find room beside each other.
-pub const SHARE_PART: u32 = 5;
-
 /// Slots beside the frames that readers may hold: the newest one, and one that is being written.
 pub const SHARE_SPARE: u32 = 2;
 

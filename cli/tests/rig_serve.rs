@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use camlease::{Access, Camera, DropPolicy, Frame, Kind, Map, OpenOptions, StreamRequest};
+use camlease_rig::picture::sum_of;
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, require_guest, set_control, v4l2_ctl_streams};
 use nix::sys::signal::Signal;
-use reader::{Reader, Seen, Told, sum_of};
+use reader::{Reader, Seen, Told};
 use serde_json::{Value, json};
 use support::{PATIENCE, camlease, end_of, folder, lives, signal, target, told, wait_for};
 
@@ -26,9 +27,9 @@ struct Serving {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-/// Small frames at half a webcam's rate, as all share one emulated processor; and two seconds of them are kept.
+/// Small frames and few, as all share one emulated processor; and as many of them are kept as can be.
 const CAMERA: &str =
-    "width = 320\nheight = 180\nfps = 15\nformat = \"YUYV\"\ndrop = \"newest\"\nbuffers = 8\nhistory = 30\n";
+    "width = 320\nheight = 180\nfps = 10\nformat = \"YUYV\"\ndrop = \"newest\"\nbuffers = 8\nhistory = 32\n";
 const BYTES: usize = 320 * 180 * 2;
 const SUPERVISOR: &str = "[supervisor]\nfirst_delay = \"50ms\"\nlongest_delay = \"200ms\"\nheartbeat = \"100ms\"\n";
 
@@ -117,7 +118,7 @@ fn vivid() -> PathBuf {
 fn webcam() -> Webcam {
     require_guest();
     own_runtime_folder();
-    Webcam::plug(WebcamOptions { serial: "SERVE1".into(), ..WebcamOptions::default() })
+    Webcam::plug(WebcamOptions { serial: "SERVE1".into(), frames_per_second: 20, ..WebcamOptions::default() })
 }
 
 fn unique(name: &str) -> String {

@@ -519,11 +519,10 @@ impl State {
     }
 }
 
-/// How many frames one may hold who asks for so many, of the slots that are left. One slot more is reckoned for it: for a
+/// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
 /// frame that it only tries to get.
 fn granted(asked: u32, left: u32) -> u32 {
-    let part = policy::SHARE_HOLD.max(left / policy::SHARE_PART);
-    asked.min(part).clamp(1, left.saturating_sub(1).max(1))
+    asked.clamp(1, left.saturating_sub(1).max(1))
 }
 
 /// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
