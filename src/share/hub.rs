@@ -90,6 +90,8 @@ pub struct Reader {
     pub name: String,
     pub peer: Peer,
     pub mode: Mode,
+    /// How many frames it would like to hold, and how many it may.
+    asked: u32,
     pub quota: u32,
     /// The size and format that it cannot do without; 0 for any.
     pub pinned: StreamRequest,
@@ -194,10 +196,10 @@ impl Hub {
         state.format = Some(format.clone());
         state.trouble = None;
         let state = &mut *state;
-        let mut quota_left = state.capacity(self.history);
+        let mut left = state.capacity(self.history);
         for reader in &mut state.readers {
-            reader.quota = reader.quota.min(quota_left).max(1);
-            quota_left = quota_left.saturating_sub(reader.quota);
+            reader.quota = granted(reader.asked, left);
+            left = left.saturating_sub(reader.quota + 1);
             if let Some(generation) = &state.generation {
                 give(&self.name, reader, generation, format, &mut state.expelled);
             }
@@ -351,9 +353,9 @@ impl Hub {
                     state.readers.len()
                 ),
             )
-            .hint("raise its max_bytes, or have readers hold fewer frames (buffers)"));
+            .hint("have readers hold fewer frames (buffers), or raise its max_bytes where that bounds it"));
         }
-        reader.quota = reader.quota.clamp(1, left - 1);
+        reader.quota = granted(reader.asked, left);
         let answer = map(json!({ "quota": reader.quota }));
         if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);
@@ -488,7 +490,8 @@ impl Reader {
             name: name.to_owned(),
             peer,
             mode: wants.mode,
-            quota: wants.hold.min(SLOTS_MOST as u32),
+            asked: wants.hold,
+            quota: 0,
             pinned: wants.wants,
             since_ns: monotonic_ns(),
             attached: None,
@@ -520,6 +523,12 @@ impl State {
         };
         (slots as u32).saturating_sub(policy::SHARE_SPARE + history.min(slots as u32 / 4))
     }
+}
+
+/// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
+/// frame that it only tries to get.
+fn granted(asked: u32, left: u32) -> u32 {
+    asked.clamp(1, left.saturating_sub(1).max(1))
 }
 
 /// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
