@@ -196,8 +196,8 @@ impl Hub {
         let state = &mut *state;
         let mut quota_left = state.capacity(self.history);
         for reader in &mut state.readers {
-            reader.quota = reader.quota.min(quota_left).max(1);
-            quota_left = quota_left.saturating_sub(reader.quota);
+            reader.quota = reader.quota.min(quota_left.saturating_sub(1)).max(1);
+            quota_left = quota_left.saturating_sub(reader.quota + 1);
             if let Some(generation) = &state.generation {
                 give(&self.name, reader, generation, format, &mut state.expelled);
             }
@@ -315,9 +315,16 @@ impl Hub {
 
     // For the one who listens.
 
-    pub fn order(&self, order: Order) {
-        timed::lock(&self.state).orders.push_back(order);
+    pub fn order(&self, order: Order) -> Result<()> {
+        let mut state = timed::lock(&self.state);
+        // While a driver hangs, nobody carries them out.
+        if state.orders.len() >= policy::ORDERS_MOST {
+            let message = format!("shared:{}: {} commands wait for the camera already", self.name, state.orders.len());
+            return Err(Error::new(Kind::Busy, message).hint("try again when they are carried out"));
+        }
+        state.orders.push_back(order);
         self.orders.signal();
+        Ok(())
     }
 
     /// Answers that are ready, and clients that are to be sent away.
@@ -348,7 +355,8 @@ impl Hub {
             )
             .hint("raise its max_bytes, or have readers hold fewer frames (buffers)"));
         }
-        reader.quota = reader.quota.clamp(1, left - 1);
+        // One who wants all that there is leaves as much to the next.
+        reader.quota = reader.quota.clamp(1, left / 2);
         let answer = map(json!({ "quota": reader.quota }));
         if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);

@@ -27,7 +27,8 @@ pub const BLOCKS: [usize; 2] = [128, 96];
 
 pub const PARTIES: usize = 16;
 const WORDS: usize = 480;
-const SAMPLES: usize = 1 << 18;
+const SAMPLES: usize = 1 << 17;
+pub const WITNESSES: usize = 3;
 
 // What a party is about.
 pub const BEGINS: u32 = 0;
@@ -63,9 +64,10 @@ pub struct Board {
     pub lost: AtomicU64,
     pub commands: AtomicU64,
     pub parties: [Party; PARTIES],
-    /// Which account the witness's figures go to; 0 for none.
+    /// Which account the witnesses' figures go to; 0 for none.
     pub account: AtomicU32,
-    pub accounts: [Account; 2],
+    /// Of each witness, by its number.
+    pub accounts: [[Account; 2]; WITNESSES],
 }
 
 #[repr(C)]
@@ -393,9 +395,9 @@ pub fn part() -> Option<(Stage, Vec<String>)> {
 pub fn play(stage: &Stage, part: &[String]) -> bool {
     let number = |at: usize| part.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     match part[0].as_str() {
-        "produce" => produce(stage, number(1) as usize, Random(number(2) * 2 + 1), number(3)),
+        "produce" => produce(stage, number(1) as usize, Random(number(2) * 2 + 1), number(3), number(4)),
         "read" => read(stage, number(1) as usize, Random(number(2) * 2 + 1)),
-        "witness" => witness(stage, number(1) as usize),
+        "witness" => witness(stage, number(1) as usize, number(2) as usize, &part[3]),
         "stand-by" => loop {
             std::thread::sleep(Duration::from_secs(1));
         },
@@ -431,8 +433,8 @@ pub fn options(name: &str) -> ShareOptions {
     }
 }
 
-/// Publishes without end: at a rate, and now and then as fast as it can.
-fn produce(stage: &Stage, party: usize, mut random: Random, rate: u64) {
+/// Publishes without end: at a rate, and one time in `bursts` many as fast as it can.
+fn produce(stage: &Stage, party: usize, mut random: Random, rate: u64, bursts: u64) {
     let (board, own) = (stage.board, &stage.board.parties[party]);
     let maker = board.producers.fetch_add(1, SeqCst) + 1;
     let mut which = 0;
@@ -449,7 +451,7 @@ fn produce(stage: &Stage, party: usize, mut random: Random, rate: u64) {
     let mut due = Instant::now();
     let mut sequence = 0;
     while !board.stops() {
-        let burst = if random.below(32) == 0 { 1 + random.below(2 * SLOTS) } else { 1 };
+        let burst = if bursts != 0 && random.below(bursts) == 0 { 1 + random.below(2 * SLOTS) } else { 1 };
         for _ in 0..burst {
             sequence += 1;
             let frame = &mut bytes[..BLOCK * BLOCKS[which]];
@@ -522,8 +524,7 @@ fn read(stage: &Stage, party: usize, mut random: Random) {
             own.phase.store(if held.is_empty() { WAITS } else { HOLDS }, SeqCst);
             let frame = match camera.next_frame(Some(Duration::from_millis(20))) {
                 Ok(frame) => frame,
-                Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::WrongState) => continue,
-                Err(error) if error.kind() == Kind::Budget => continue,
+                Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::Budget) => continue,
                 Err(error) => {
                     board.complain(&format!("reader {party}: {:?}: {error}", error.kind()));
                     break;
@@ -560,33 +561,36 @@ fn look_again(board: &Board, (frame, maker, _): (Frame, u64, Instant)) {
     board.again.fetch_add(1, SeqCst);
 }
 
-/// Reads all in order, and notes what lies between frames.
-fn witness(stage: &Stage, party: usize) {
+/// Reads all in order, the newest, or every other, and notes what lies between frames.
+fn witness(stage: &Stage, party: usize, witness: usize, mode: &str) {
     let (board, own) = (stage.board, &stage.board.parties[party]);
-    let uri = format!("shared:{}", stage.name);
+    let (query, every) = if mode == "other" { ("?every=2", 2) } else { ("", 1) };
+    let uri = format!("shared:{}{query}", stage.name);
     let options = OpenOptions { name: "witness".into(), ..OpenOptions::default() };
-    let request = StreamRequest { drop_policy: DropPolicy::Newest, ..StreamRequest::default() };
-    let Ok(camera) = Camera::open(&uri, options) else { return board.complain("the witness cannot open") };
+    let drop_policy = if mode == "newest" { DropPolicy::Oldest } else { DropPolicy::Newest };
+    let request = StreamRequest { drop_policy, ..StreamRequest::default() };
+    let Ok(camera) = Camera::open(&uri, options) else { return board.complain("a witness cannot open") };
     if let Err(error) = camera.start(&request) {
-        return board.complain(&format!("the witness: {error}"));
+        return board.complain(&format!("a witness: {error}"));
     }
     let (mut last_ns, mut last_seen, mut account) = (0, (0, 0), 0);
     while !board.stops() {
         let frame = match camera.next_frame(Some(Duration::from_millis(200))) {
             Ok(frame) => frame,
-            Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::WrongState) => continue,
-            Err(error) => return board.complain(&format!("the witness: {:?}: {error}", error.kind())),
+            // Where its producer is killed, others may take its place before it.
+            Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::Budget) => continue,
+            Err(error) => return board.complain(&format!("a witness: {:?}: {error}", error.kind())),
         };
         let now = monotonic_ns();
         let maker = board.look(&frame, "witnessed");
         let seen = (maker, frame.sequence());
-        let lost = if last_seen.0 == maker { seen.1 - last_seen.1 - 1 } else { 0 };
+        let lost = if last_seen.0 == maker { (seen.1 - last_seen.1 - 1) / every } else { 0 };
         board.lost.fetch_add(lost, SeqCst);
         own.frames.fetch_add(1, SeqCst);
         // What lies across the border of two accounts belongs to neither.
         let accounts = board.account.load(SeqCst);
         if accounts != 0 && accounts == account && last_seen.0 == maker {
-            board.accounts[accounts as usize - 1].note(now - last_ns, now - frame.timestamp_ns(), lost);
+            board.accounts[witness][accounts as usize - 1].note(now - last_ns, now - frame.timestamp_ns(), lost);
         }
         (last_ns, last_seen, account) = (now, seen, accounts);
     }
