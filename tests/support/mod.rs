@@ -10,6 +10,7 @@
 pub mod contention;
 pub mod faults;
 pub mod party;
+pub mod rough;
 pub mod stamped;
 
 use std::fs;
