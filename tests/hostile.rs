@@ -102,8 +102,16 @@ fn cannot_be_written(ring: RawFd, how: &str) {
         if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at) }
     };
     let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    let refusals =
-        [libc::EPERM, libc::EACCES, libc::EBADF, libc::EINVAL, libc::EOPNOTSUPP, libc::EFAULT, libc::ETXTBSY];
+    let refusals = [
+        libc::EIO,
+        libc::EPERM,
+        libc::EACCES,
+        libc::EBADF,
+        libc::EINVAL,
+        libc::EOPNOTSUPP,
+        libc::EFAULT,
+        libc::ETXTBSY,
+    ];
     let mut tried = 0;
     let mut refused = |what: &str, outcome: io::Result<i64>| {
         let number = errno(outcome, &format!("{how}: {what}"));
@@ -529,7 +537,7 @@ fn crowd(door: &Path, random: &mut Random) {
 
 #[test]
 fn honest_readers_do_not_notice() {
-    let seconds = Duration::from_secs(number("CAMLEASE_HOSTILE_SECONDS", 4));
+    let seconds = number("CAMLEASE_HOSTILE_SECONDS", 4);
     let stage = Stage::new("hostile-storm");
     // The same is done to another share first: what it costs in processor time is no harm.
     let decoy = Stage::new("hostile-decoy");
@@ -566,8 +574,14 @@ fn honest_readers_do_not_notice() {
     attack(&stage, Duration::from_millis(500), 0);
     eventually("hostile readers", || stage.readers().len(), |readers| *readers == modes.len());
     let before = (settled(producer), memory(producer));
-    let quiet = attack(&decoy, seconds, 1);
-    let stormy = attack(&stage, seconds, 2);
+    // In turns: whatever else the machine does meets both alike.
+    let (mut quiet, mut stormy) = ((0, Duration::ZERO), (0, Duration::ZERO));
+    for _ in 0..seconds {
+        for (victim, account, sum) in [(&decoy, 1, &mut quiet), (&stage, 2, &mut stormy)] {
+            let (frames, worst) = attack(victim, Duration::from_secs(1), account);
+            *sum = (sum.0 + frames, sum.1.max(worst));
+        }
+    }
     eventually("hostile readers", || stage.readers().len(), |readers| *readers == modes.len());
     let after = (eventually("what they left", || belongings(producer), |now| *now == before.0), memory(producer));
     println!("producer before {before:?}, after {after:?}");
@@ -589,13 +603,8 @@ fn honest_readers_do_not_notice() {
             assert_eq!(storm.lost, 0, "{mode}: {} lost elsewhere", calm.lost);
         }
         // The newest is what one who comes late gets: how often that is the processors decide.
-        assert!(
-            storm.lost <= calm.lost * 3 + due / 20,
-            "{mode}: {} of {due} lost, {} elsewhere",
-            storm.lost,
-            calm.lost
-        );
-        assert!(storm.frames + storm.lost + 5 >= due * 98 / 100, "{mode}: {} of {due}", storm.frames);
+        assert!(storm.lost <= calm.lost * 3 + due / 4, "{mode}: {} of {due} lost, {} elsewhere", storm.lost, calm.lost);
+        assert!(storm.frames + storm.lost + 3 * seconds >= due * 98 / 100, "{mode}: {} of {due}", storm.frames);
         assert!(storm.delay(0.99) < calm.delay(0.99) * 3 + Duration::from_millis(50), "{mode}");
     }
     assert!(stormy.0 * 10 >= quiet.0 * 9, "the producer's rate: {stormy:?}, {quiet:?}");
