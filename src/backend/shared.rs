@@ -452,18 +452,16 @@ impl Attached {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
         let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        let attached = link.and_then(|(link, _)| self.attach(link));
-        if let Err(error) = &attached
-            && error.kind() == Kind::NotFound
-        {
-            self.spawn();
-        }
-        if let Err(error) = attached {
-            log::debug!("{error}");
-            let why = self.trouble.take().unwrap_or(error);
-            self.refused(&why);
-        } else {
-            self.spawned = None;
+        match link.and_then(|(link, _)| self.attach(link)) {
+            Ok(()) => self.spawned = None,
+            Err(error) => {
+                log::debug!("{error}");
+                if error.kind() == Kind::NotFound {
+                    self.spawn();
+                }
+                let why = self.trouble.take().unwrap_or(error);
+                self.refused(&why);
+            }
         }
     }
 

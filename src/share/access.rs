@@ -72,7 +72,8 @@ impl Sharing<'_> {
     }
 
     fn attach(&self, name: &str) -> Result<Box<dyn Device>> {
-        let served_by = (!self.monitor).then(|| self.camera.clone());
+        // One that somebody shares by a name of his own is that one's affair.
+        let served_by = (!self.monitor && name == self.own_name()).then(|| self.camera.clone());
         let mut shared = Shared::named(name).for_reader(&self.reader, self.monitor).served_by(served_by);
         shared.acquire().map_err(|error| match error.kind() {
             // It has let go, or will in a moment.

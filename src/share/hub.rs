@@ -309,7 +309,12 @@ impl Hub {
     }
 
     pub fn is_done(&self, order: Order, outcome: Result<Map>) {
-        timed::lock(&self.state).done.push((order.client, order.id, outcome));
+        self.give(order.client, order.id, outcome);
+    }
+
+    /// Has an answer passed on to the client who asked.
+    pub fn give(&self, client: u64, id: Value, outcome: Result<Map>) {
+        timed::lock(&self.state).done.push((client, id, outcome));
         self.results.signal();
     }
 
@@ -393,14 +398,17 @@ impl Hub {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
-                    "shared:{}: it is streamed as {}x{} {} to {} others, {} (pid {}) among them",
+                    "shared:{}: it is streamed as {}x{} {} to {} (pid {}){}",
                     self.name,
                     format.width,
                     format.height,
                     format.fourcc,
-                    others.len(),
                     first.name,
-                    first.peer.pid
+                    first.peer.pid,
+                    match others.len() {
+                        1 => String::new(),
+                        count => format!(" and {} more", count - 1),
+                    }
                 ),
             )
             .hint("leave size and format open to take what there is, or have the format changed for all (format)"));
@@ -416,9 +424,8 @@ impl Hub {
         match state.readers.iter().find(refuses) {
             None => Ok(request),
             Some(reader) => {
-                let StreamRequest { width, height, fourcc, .. } = reader.pinned;
-                let what =
-                    format!("{} (pid {}) reads it and needs {width}x{height} {fourcc}", reader.name, reader.peer.pid);
+                let needs = needs_of(&reader.pinned);
+                let what = format!("{} (pid {}) reads it and needs {needs}", reader.name, reader.peer.pid);
                 Err(Error::new(Kind::Busy, format!("shared:{}: {what}", self.name)).hint("stop that program first"))
             }
         }
@@ -549,6 +556,15 @@ fn mode_words(mode: Mode) -> String {
         words += &format!(", at most {:.1} per second", 1e9 / mode.interval_ns as f64);
     }
     words
+}
+
+/// What a reader cannot do without, in words: of 0, it has said nothing.
+fn needs_of(pinned: &StreamRequest) -> String {
+    let side = |side: u32| if side == 0 { "any".to_owned() } else { side.to_string() };
+    let size =
+        (pinned.width != 0 || pinned.height != 0).then(|| format!("{}x{}", side(pinned.width), side(pinned.height)));
+    let fourcc = (pinned.fourcc.0 != 0).then(|| pinned.fourcc.to_string());
+    size.into_iter().chain(fourcc).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether what is wanted is what there is; where there is nothing yet, what is to be.

@@ -11,8 +11,7 @@ use std::{env, fs};
 
 use super::wire;
 use crate::error::{Error, Kind, Result};
-use crate::kernel;
-use crate::policy;
+use crate::{fork, kernel, policy};
 
 /// A camera that a process of its own is to share.
 #[derive(Debug, Clone)]
@@ -27,6 +26,8 @@ pub struct Spawned {
     child: Child,
     report: Option<ChildStdout>,
     said: Vec<u8>,
+    /// The process whose child it is.
+    epoch: u64,
 }
 
 impl Spawned {
@@ -51,7 +52,7 @@ impl Spawned {
         if let Some(report) = &report {
             kernel::do_not_block(report).map_err(failed)?;
         }
-        Ok(Spawned { child, report, said: Vec::new() })
+        Ok(Spawned { child, report, said: Vec::new(), epoch: fork::epoch() })
     }
 
     /// Readable when it has something to say.
@@ -89,6 +90,9 @@ impl Spawned {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
+        if self.epoch != fork::epoch() {
+            return; // a parent's child
+        }
         // What was started goes on as a grandchild; the child itself ends at once, but where it could not even begin.
         if self.report.take().is_some() {
             let _ = self.child.kill();
