@@ -10,8 +10,8 @@
 pub mod contention;
 pub mod faults;
 pub mod party;
-pub mod rough;
 pub mod reader;
+pub mod rough;
 pub mod stamped;
 
 use std::fs;
