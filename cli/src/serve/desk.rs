@@ -16,6 +16,7 @@ use super::journal::{Level, say};
 use super::preview::{Preview, PreviewOptions};
 use super::record::archive::Archive;
 use super::record::{QUALITY, snapshot, spawn};
+use super::sharing;
 
 /// Snapshots at a time: each has a thread, for as long as a disk may hang.
 const SNAPSHOTS_MOST: usize = 4;
@@ -47,7 +48,7 @@ impl Desk {
     pub fn new(wake: EventFd, camera: &config::Camera) -> io::Result<Desk> {
         Ok(Desk {
             name: camera.name.clone(),
-            readers: allowed(&camera.readers),
+            readers: sharing::allowed(&camera.readers),
             wake,
             quits: AtomicBool::new(false),
             offer: Mutex::new(Offer { is_due: false, config: camera.preview.clone(), preview: None, error: None }),
@@ -58,7 +59,7 @@ impl Desk {
     }
 
     /// The camera is shared now: what its configuration turns on begins.
-    pub fn begin(&self) {
+    pub fn open(&self) {
         let mut offer = lock(&self.offer);
         offer.is_due = true;
         if offer.config.is_some() && offer.preview.is_none() {
@@ -114,7 +115,7 @@ impl Desk {
     }
 
     /// What waits for a disk, or for the camera. Returns `answer` for other verbs.
-    pub fn begin_command(&self, verb: &str, request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
+    pub fn begin(&self, verb: &str, request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
         match verb {
             "record" => match is_on(request).and_then(|is_on| Ok((is_on, file(request)?))) {
                 Ok((is_on, file)) => self.archive.order(is_on, file, answer),
@@ -208,14 +209,6 @@ struct Turn(Arc<AtomicUsize>);
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-fn allowed(who: &config::Who) -> Allowed {
-    match who {
-        config::Who::Owner => Allowed::Owner,
-        config::Who::Group(group) => Allowed::Group(*group),
-        config::Who::Everyone => Allowed::Everyone,
     }
 }
 
