@@ -16,7 +16,7 @@ use super::journal::{Level, say};
 use super::preview::{Preview, PreviewOptions};
 use super::record::archive::Archive;
 use super::record::{QUALITY, snapshot, spawn};
-use super::sharing;
+use super::sharing::allowed;
 
 /// Snapshots at a time: each has a thread, for as long as a disk may hang.
 const SNAPSHOTS_MOST: usize = 4;
@@ -48,7 +48,7 @@ impl Desk {
     pub fn new(wake: EventFd, camera: &config::Camera) -> io::Result<Desk> {
         Ok(Desk {
             name: camera.name.clone(),
-            readers: sharing::allowed(&camera.readers),
+            readers: allowed(&camera.readers),
             wake,
             quits: AtomicBool::new(false),
             offer: Mutex::new(Offer { is_due: false, config: camera.preview.clone(), preview: None, error: None }),
@@ -59,7 +59,7 @@ impl Desk {
     }
 
     /// The camera is shared now: what its configuration turns on begins.
-    pub fn open(&self) {
+    pub fn begin(&self) {
         let mut offer = lock(&self.offer);
         offer.is_due = true;
         if offer.config.is_some() && offer.preview.is_none() {
@@ -116,7 +116,7 @@ impl Desk {
     }
 
     /// What waits for a disk, or for the camera. Returns `answer` for other verbs.
-    pub fn begin(&self, verb: &str, request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
+    pub fn begin_command(&self, verb: &str, request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
         match verb {
             "record" => match is_on(request).and_then(|is_on| Ok((is_on, file(request)?))) {
                 Ok((is_on, file)) => self.archive.order(is_on, file, answer),

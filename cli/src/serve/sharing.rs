@@ -59,7 +59,7 @@ impl Commands for AtTheDesk {
     }
 
     fn begin(&self, verb: &str, request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
-        self.0.begin(verb, request, answer)
+        self.0.begin_command(verb, request, answer)
     }
 
     fn status(&self) -> Map {

@@ -131,7 +131,7 @@ impl Worker {
             return End::Failed(error);
         }
         say(Level::Info, &self.config.name, format_args!("{} is served", camera.identity().uri));
-        self.desk.open();
+        self.desk.begin();
         loop {
             let (state, age, trouble) = sharing::look(camera);
             self.tell_trouble(trouble);
