@@ -39,7 +39,7 @@
     ((uint32_t)(a) | ((uint32_t)(b) << 8) | ((uint32_t)(c) << 16) | ((uint32_t)(d) << 24))
 
 /** Initialiser of a struct camlease_open_options. */
-#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0 }
+#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0 }
 
 /** Initialiser of a struct camlease_asker. */
 #define CAMLEASE_ASKER_INIT { sizeof(struct camlease_asker), 0, 0, 0, 0, 0, NULL }
@@ -54,7 +54,10 @@
 #define CAMLEASE_CAMERA_INFO_INIT { sizeof(struct camlease_camera_info), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_camera_stats. */
-#define CAMLEASE_CAMERA_STATS_INIT { sizeof(struct camlease_camera_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define CAMLEASE_CAMERA_STATS_INIT { sizeof(struct camlease_camera_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/** Initialiser of a struct camlease_share_options. */
+#define CAMLEASE_SHARE_OPTIONS_INIT { sizeof(struct camlease_share_options), NULL, 0, 0, 0, 0, 0, 0, 0, NULL }
 
 /** Initialiser of a struct camlease_frame_data. */
 #define CAMLEASE_FRAME_DATA_INIT { sizeof(struct camlease_frame_data), NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } } }
@@ -81,6 +84,8 @@ typedef struct camlease_holder_list camlease_holder_list; /**< See the struct. *
 typedef struct camlease_format_list camlease_format_list; /**< See the struct. */
 typedef struct camlease_control_list camlease_control_list; /**< See the struct. */
 typedef struct camlease_cancel camlease_cancel; /**< See the struct. */
+typedef struct camlease_reply camlease_reply; /**< See the struct. */
+typedef struct camlease_share_options camlease_share_options; /**< See the struct. */
 typedef struct camlease_asker camlease_asker; /**< See the struct. */
 typedef struct camlease_open_options camlease_open_options; /**< See the struct. */
 typedef struct camlease_stream_options camlease_stream_options; /**< See the struct. */
@@ -122,6 +127,22 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
  * timeout_ms, and cancel does not end it.
  */
 #define CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT 2
+
+/**
+ * The camera itself, for this process alone. shared:NAME attaches all the same.
+ */
+#define CAMLEASE_ACCESS_EXCLUSIVE 0
+
+/**
+ * Attached to the camera where it is shared; else it is shared from now on, by a process of its own (the camlease command's),
+ * until its last user has gone.
+ */
+#define CAMLEASE_ACCESS_SHARED 1
+
+/**
+ * Attached to the camera where it is shared, to read frames and command nothing; else CAMLEASE_NOT_FOUND.
+ */
+#define CAMLEASE_ACCESS_MONITOR 2
 
 /**
  * The one who asks gets the camera if its priority is the higher one.
@@ -342,6 +363,31 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_LOG_DEBUG 4
 
 /**
+ * The user of the process that shares the camera, and root.
+ */
+#define CAMLEASE_ALLOWED_OWNER 0
+
+/**
+ * These, and the members of a group.
+ */
+#define CAMLEASE_ALLOWED_GROUP 1
+
+/**
+ * Everybody on this machine.
+ */
+#define CAMLEASE_ALLOWED_EVERYONE 2
+
+/**
+ * The camera streams while somebody reads it.
+ */
+#define CAMLEASE_SHARE_ON_DEMAND 0
+
+/**
+ * The camera streams all the time.
+ */
+#define CAMLEASE_SHARE_ALWAYS 1
+
+/**
  * SIGHUP: the terminal is gone.
  */
 #define CAMLEASE_SIGNAL_HUP 1
@@ -426,6 +472,11 @@ struct camlease_frame;
  * Who had a camera when the list was made.
  */
 struct camlease_holder_list;
+
+/**
+ * An answer of a process that shares a camera.
+ */
+struct camlease_reply;
 
 /**
  * What a call returns: 0 on success, else one of the CAMLEASE_ status values. A value is never reused.
@@ -597,6 +648,10 @@ struct camlease_open_options {
    * evicted. 0 for 500 and 2000.
    */
   int32_t grace_ms;
+  /**
+   * CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR.
+   */
+  uint32_t access;
 };
 
 /**
@@ -770,6 +825,10 @@ struct camlease_camera_stats {
    * Bytes of memory that these keep.
    */
   uint64_t bytes_out;
+  /**
+   * Frames of a shared camera that were published and that the host did not take yet.
+   */
+  uint64_t behind;
 };
 
 /**
@@ -1040,6 +1099,52 @@ struct camlease_reset_options {
 };
 
 /**
+ * How to share a camera. Initialise with CAMLEASE_SHARE_OPTIONS_INIT.
+ */
+struct camlease_share_options {
+  /**
+   * Set by the initialiser.
+   */
+  size_t struct_size;
+  /**
+   * By what name others open it, as shared:NAME: up to 64 letters, digits, dots, dashes and underscores.
+   */
+  const char *name;
+  /**
+   * Who may read it: CAMLEASE_ALLOWED_OWNER, CAMLEASE_ALLOWED_GROUP or CAMLEASE_ALLOWED_EVERYONE.
+   */
+  uint32_t readers;
+  /**
+   * The group's number, for CAMLEASE_ALLOWED_GROUP.
+   */
+  uint32_t readers_group;
+  /**
+   * Who may start and stop it, and set its format and controls; as readers.
+   */
+  uint32_t commanders;
+  /**
+   * See readers_group.
+   */
+  uint32_t commanders_group;
+  /**
+   * CAMLEASE_SHARE_ON_DEMAND or CAMLEASE_SHARE_ALWAYS.
+   */
+  uint32_t start;
+  /**
+   * How many of the newest frames are kept for readers who take all in order, 1 to 32; 0 for 4.
+   */
+  uint32_t history;
+  /**
+   * Most bytes of memory for frames, which is taken as readers hold them; 0 for 512 MiB.
+   */
+  uint64_t max_bytes;
+  /**
+   * What is streamed until somebody asks for something else, or NULL for the device's own.
+   */
+  const struct camlease_stream_options *stream;
+};
+
+/**
  * Success.
  */
 #define CAMLEASE_OK 0
@@ -1143,7 +1248,7 @@ extern "C" {
  * waited for: the call wakes by the kernel's notice that the holder let go.
  *
  * @param uri The camera: /dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL],
- * virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30.
+ * virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30, shared:NAME?every=N&rate=R.
  * @param options NULL for the initialiser's values.
  * @param out The camera, to be closed by camlease_camera_close(). NULL on failure.
  * @return CAMLEASE_OK; CAMLEASE_BUSY when it was not free in time (the message names who has it);
@@ -1588,6 +1693,65 @@ camlease_status camlease_set_log_callback(camlease_log_callback callback, void *
  */
 camlease_status camlease_camera_reset(struct camlease_camera *camera,
                                       const struct camlease_reset_options *options);
+
+/**
+ * Shares an open camera with other processes, which open it as shared:NAME by the same calls as any camera. Its frames
+ * are copied once, into memory that readers can only read; each reader gets its own, and none delays another or this
+ * process. The stream is the share's from now on: to read the camera in this process, open shared:NAME here, too.
+ * The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however that ends.
+ *
+ * @param camera The camera; it must not stream.
+ * @param options How; the name is needed.
+ * @return CAMLEASE_OK; CAMLEASE_BUSY when another process shares a camera by this name; CAMLEASE_WRONG_STATE when the
+ * camera streams or is shared already; CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
+ * Callable from any thread.
+ */
+camlease_status camlease_share_start(struct camlease_camera *camera,
+                                     const struct camlease_share_options *options);
+
+/**
+ * Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED. The camera stays held, and does not stream.
+ *
+ * @param camera The camera.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
+ * from any thread.
+ */
+camlease_status camlease_share_stop(struct camlease_camera *camera);
+
+/**
+ * Sends a command to the process that shares a camera: {"do": "status"}, and what else the manual's chapter on sharing
+ * lists. Commands that change something need the rights to; {"do": "take-control", "priority": N} reserves them for this
+ * handle, until {"do": "release-control"} or its close, and the stream goes on meanwhile.
+ *
+ * @param camera A camera that was opened as shared:NAME; for the one who shares it, {"do": "status"} alone.
+ * @param request A JSON object, up to 4000 bytes.
+ * @param timeout_ms Milliseconds to wait for the answer; -1 waits without end.
+ * @param out The answer, a JSON object, to be freed by camlease_reply_free(). NULL on failure.
+ * @return CAMLEASE_OK; the failure that the other process tells of; CAMLEASE_TIMEOUT when it does not answer;
+ * CAMLEASE_DISCONNECTED when it is gone; CAMLEASE_INVALID_ARGUMENT, CAMLEASE_UNSUPPORTED; CAMLEASE_INVALID_HANDLE,
+ * CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_camera_command(struct camlease_camera *camera,
+                                        const char *request,
+                                        int32_t timeout_ms,
+                                        struct camlease_reply **out);
+
+/**
+ * The text of an answer.
+ *
+ * @param reply The answer.
+ * @return A JSON object in one line, valid until the answer is freed; NULL when this is no answer's handle. Callable from
+ * any thread.
+ */
+const char *camlease_reply_text(const struct camlease_reply *reply);
+
+/**
+ * Frees an answer.
+ *
+ * @param reply The answer; its handle is used up.
+ * @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
+ */
+camlease_status camlease_reply_free(struct camlease_reply *reply);
 
 /**
  * From now on, when one of these signals arrives, the cameras of this process are released, the last one opened

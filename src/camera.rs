@@ -1,7 +1,7 @@
 //! The managed camera: opened once, streamed from by any thread, and let go for certain.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,14 @@ use crate::holders::Holders;
 use crate::kernel::{Epoll, Event, Inotify};
 use crate::lease::{self, Answer, Asker, Door, Doorbell, HandedOver, LastExit, Lease, OnAsk, Petition, Verdict};
 use crate::policy;
+use crate::share::{Share, access};
 use crate::slab::{Slab, Token};
 use crate::timed;
 use crate::uri::Uri;
-use crate::{exit, fork, signals};
+use crate::{exit, fork, signals, worker};
 
 mod reset;
+mod share;
 
 pub use reset::reset;
 
@@ -46,6 +48,20 @@ pub struct OpenOptions<'a> {
     pub reset_after_dirty_exit: bool,
     /// Told when somebody asks for this camera.
     pub on_ask: Option<OnAsk>,
+    pub access: Access,
+}
+
+/// Whether a camera is to be this process's alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// The camera itself; `shared:NAME` attaches all the same.
+    #[default]
+    Exclusive,
+    /// Attached to it where it is shared; else it is shared from now on, by a process of its own, until its last user has
+    /// gone.
+    Shared,
+    /// Attached to it where it is shared, to look at its frames and nothing else.
+    Monitor,
 }
 
 /// What an open does about a camera that somebody else has.
@@ -73,6 +89,7 @@ impl Default for OpenOptions<'_> {
             grace: None,
             reset_after_dirty_exit: false,
             on_ask: None,
+            access: Access::Exclusive,
         }
     }
 }
@@ -92,6 +109,8 @@ pub struct Stats {
     /// Frames with the host now, and the bytes of the buffers that they keep.
     pub frames_out: u64,
     pub bytes_out: u64,
+    /// Frames of a shared camera that were published and not taken yet.
+    pub behind: u64,
 }
 
 /// A camera that is held. Dropping it closes it.
@@ -131,6 +150,10 @@ pub(crate) struct Shared {
     /// Ends the wait of the thread that wants it back.
     regaining: Mutex<Option<Arc<Event>>>,
     counters: Counters,
+    /// Who gives its frames to others, where it is shared. Not held while one of its threads is waited for.
+    share: Mutex<Option<Share>>,
+    /// The stream is the share's, and not the host's.
+    is_shared: AtomicBool,
     _spent: Option<Inotify>,
 }
 
@@ -183,7 +206,7 @@ impl Camera {
         let _opening = acquire::Opening::begin();
         acquire::refuse_when_shut_down(uri)?;
         exit::watch();
-        let mut source = backend::source(&Uri::parse(uri)?)?;
+        let mut source = access::source(uri, &options)?;
         let petition = |must| Petition {
             name: options.name.clone(),
             priority: options.priority,
@@ -233,6 +256,8 @@ impl Camera {
             lost: Mutex::default(),
             regaining: Mutex::default(),
             counters: Counters::default(),
+            share: Mutex::default(),
+            is_shared: AtomicBool::new(false),
             _spent: got.spent,
         });
         shared.counters.open_attempts.store(got.attempts, Ordering::Relaxed);
@@ -261,8 +286,12 @@ impl Camera {
             return;
         }
         shared.mark_ended(Kind::Closed);
+        let patience = Instant::now() + policy::HAND_OVER_END;
+        if let Some(share) = shared.take_share() {
+            share.end_by(patience);
+        }
         if let Some(bell) = shared.take_bell() {
-            bell.end_by(Instant::now() + policy::HAND_OVER_END);
+            bell.end_by(patience);
         }
         let device = shared.take_device(None, false);
         // First: another holder's lease must not stand beside it.
@@ -284,22 +313,8 @@ impl Camera {
     pub fn regain(&self, timeout: Option<Duration>) -> Result<()> {
         let _inside = signals::inside();
         let _opening = acquire::Opening::begin();
-        let shared = &self.shared;
-        shared.loss()?;
-        let cancel = Arc::new(Event::new().map_err(|e| Error::system(format!("{}: regaining it", shared.uri), e))?);
-        let end = {
-            let mut regaining = timed::lock(&shared.regaining);
-            if regaining.is_some() {
-                return Err(shared.wrong_state("another thread waits to regain it already"));
-            }
-            // Again: that thread may have got it back just now, and a wait for one's own camera does not end.
-            let end = shared.loss()?;
-            *regaining = Some(cancel.clone());
-            end
-        };
-        let regained = shared.regain(end, timeout, &cancel);
-        *timed::lock(&shared.regaining) = None;
-        regained
+        self.shared.is_the_hosts()?;
+        self.shared.regain_within(timeout)
     }
 
     pub fn identity(&self) -> &Identity {
@@ -330,34 +345,15 @@ impl Camera {
     /// Starts streaming; what the driver gave comes back.
     pub fn start(&self, request: &StreamRequest) -> Result<StreamFormat> {
         let _inside = signals::inside();
-        let shared = &self.shared;
-        check_request(&shared.identity.uri, request)?;
-        let mut running = shared.lock_stream()?;
-        if running.stream.is_some() {
-            return Err(shared.wrong_state("it streams already").hint("stop it first"));
-        }
-        // Before the driver streams, and not after: one that is killed in between is to be told of as streaming.
-        shared.tell_streaming(true);
-        let started = shared.with_device(|device| device.start(request));
-        let stream = started.inspect_err(|_| shared.tell_streaming(false)).map_err(|error| match error.kind() {
-            Kind::Busy => error.hint(holders(&shared.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
-            _ => name_camera(&shared.identity.uri, error, &shared.identity.uri),
-        })?;
-        shared.begin_stream(&mut running, stream, request)?;
-        Ok(running.format.clone())
+        self.shared.is_the_hosts()?;
+        self.shared.start(request)
     }
 
     /// Stops streaming; the camera stays held. Frames that are out stay readable.
     pub fn stop(&self) -> Result<()> {
         let _inside = signals::inside();
-        let shared = &self.shared;
-        let mut running = shared.lock_stream()?;
-        let stream = running.stream.take().ok_or_else(|| shared.wrong_state("it does not stream"))?;
-        shared.ready.remove(stream.poll_fd());
-        shared.send_waiters_away(None);
-        let stopped = stream.stop();
-        shared.tell_streaming(false);
-        stopped
+        self.shared.is_the_hosts()?;
+        self.shared.stop()
     }
 
     /// What the stream is set to, and whether it runs; all 0 before the first start.
@@ -370,42 +366,8 @@ impl Camera {
     /// The next frame, waiting up to `timeout` (`None`: without end) for it.
     pub fn next_frame(&self, timeout: Option<Duration>) -> Result<Frame> {
         let _inside = signals::inside();
-        let shared = &self.shared;
-        let begun = Instant::now();
-        let mut left = timeout;
-        loop {
-            let in_time = left != Some(Duration::ZERO) && {
-                let mut running = shared.lock_stream()?;
-                shared.running(&mut running)?;
-                // Counted before the lock is given up: whoever ends the stream waits for it.
-                let waiting = shared.begin_to_wait();
-                drop(running);
-                waiting.up_to(left)?
-            };
-            let mut running = shared.lock_stream()?;
-            if let Some(filled) = shared.running(&mut running)?.dequeue(timeout != Some(Duration::ZERO))? {
-                return Ok(shared.frame(&mut running, filled));
-            }
-            drop(running);
-            if !in_time {
-                return Err(self.late(timeout));
-            }
-            left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
-        }
-    }
-
-    fn late(&self, timeout: Option<Duration>) -> Error {
-        let uri = &self.identity().uri;
-        let waited = timeout.unwrap_or_default().as_millis();
-        let error = Error::new(Kind::Timeout, format!("{uri}: no frame came within {waited} ms"));
-        let out = self.shared.counters.frames_out.load(Ordering::Relaxed);
-        let buffers = self.stream_format().0.buffers;
-        match out >= u64::from(buffers) {
-            true => error.hint(format!(
-                "all {buffers} buffers are out with the host: release frames, or start with more buffers"
-            )),
-            false => error.hint("the camera may have stalled, or be slower than the timeout"),
-        }
+        self.shared.is_the_hosts()?;
+        self.shared.next_frame(timeout)
     }
 
     /// Readable when a frame can be had, and when the camera has ended. Valid until it is closed.
@@ -427,6 +389,7 @@ impl Camera {
             reconnects: read(&counters.reconnects),
             frames_out: read(&counters.frames_out),
             bytes_out: read(&counters.bytes_out),
+            behind: timed::lock(&self.shared.stream).stream.as_ref().map_or(0, |stream| stream.behind()),
             ..Stats::default()
         }
     }
@@ -497,6 +460,74 @@ impl Shared {
         running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
     }
 
+    fn start(&self, request: &StreamRequest) -> Result<StreamFormat> {
+        check_request(&self.identity.uri, request)?;
+        let mut running = self.lock_stream()?;
+        if running.stream.is_some() {
+            return Err(self.wrong_state("it streams already").hint("stop it first"));
+        }
+        // Before the driver streams, and not after: one that is killed in between is to be told of as streaming.
+        self.tell_streaming(true);
+        let started = self.with_device(|device| device.start(request));
+        let stream = started.inspect_err(|_| self.tell_streaming(false)).map_err(|error| match error.kind() {
+            Kind::Busy => error.hint(holders(&self.identity.uri).map(|all| all.to_string()).unwrap_or_default()),
+            _ => name_camera(&self.identity.uri, error, &self.identity.uri),
+        })?;
+        self.begin_stream(&mut running, stream, request)?;
+        Ok(running.format.clone())
+    }
+
+    fn stop(&self) -> Result<()> {
+        let mut running = self.lock_stream()?;
+        let stream = running.stream.take().ok_or_else(|| self.wrong_state("it does not stream"))?;
+        self.ready.remove(stream.poll_fd());
+        self.send_waiters_away(None);
+        let stopped = stream.stop();
+        self.tell_streaming(false);
+        stopped
+    }
+
+    fn next_frame(self: &Arc<Self>, timeout: Option<Duration>) -> Result<Frame> {
+        let begun = Instant::now();
+        let mut left = timeout;
+        loop {
+            let in_time = left != Some(Duration::ZERO) && {
+                let mut running = self.lock_stream()?;
+                self.running(&mut running)?;
+                // Counted before the lock is given up: whoever ends the stream waits for it.
+                let waiting = self.begin_to_wait();
+                drop(running);
+                waiting.up_to(left)?
+            };
+            let mut running = self.lock_stream()?;
+            if let Some(filled) = self.running(&mut running)?.dequeue(timeout != Some(Duration::ZERO))? {
+                return Ok(self.frame(&mut running, filled));
+            }
+            if !in_time {
+                return Err(self.late(&running, timeout));
+            }
+            drop(running);
+            left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+        }
+    }
+
+    fn late(&self, running: &Running, timeout: Option<Duration>) -> Error {
+        if let Some(trouble) = running.stream.as_ref().and_then(|stream| stream.trouble()) {
+            return trouble;
+        }
+        let uri = &self.identity.uri;
+        let waited = timeout.unwrap_or_default().as_millis();
+        let error = Error::new(Kind::Timeout, format!("{uri}: no frame came within {waited} ms"));
+        let out = self.counters.frames_out.load(Ordering::Relaxed);
+        let buffers = running.format.buffers;
+        match out >= u64::from(buffers) {
+            true => error.hint(format!(
+                "all {buffers} buffers are out with the host: release frames, or start with more buffers"
+            )),
+            false => error.hint("the camera may have stalled, or be slower than the timeout"),
+        }
+    }
+
     /// Hands frames of a stream that has just begun to the host.
     fn begin_stream(&self, running: &mut Running, stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
         if let Err(error) = self.ready.add(stream.poll_fd()) {
@@ -548,6 +579,11 @@ impl Shared {
 
     fn frame(self: &Arc<Self>, running: &mut Running, filled: Filled) -> Frame {
         let (sequence, corrupt) = (filled.sequence, filled.corrupt);
+        if let Some(stream) = running.stream.as_mut()
+            && stream.has_new_format()
+        {
+            running.format = stream.format().clone();
+        }
         let lost = running.last_sequence.map_or(0, |last| sequence.saturating_sub(last + 1));
         running.last_sequence = Some(sequence);
         let frame = Frame::new(self.clone(), self.round.load(Ordering::Relaxed), &running.format, filled);
@@ -614,6 +650,9 @@ impl Shared {
             Ok(mut lease) => {
                 let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
                 lease.hold(door);
+                if let Some(share) = timed::lock(&self.share).as_ref() {
+                    lease.set_share(Some(share.name()));
+                }
                 *place = Some(lease);
             }
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
@@ -649,6 +688,24 @@ impl Shared {
 
     fn take_bell(&self) -> Option<Doorbell> {
         timed::lock(&self.lease).as_mut().and_then(Lease::take_bell)
+    }
+
+    fn regain_within(self: &Arc<Self>, timeout: Option<Duration>) -> Result<()> {
+        self.loss()?;
+        let cancel = Arc::new(Event::new().map_err(|e| Error::system(format!("{}: regaining it", self.uri), e))?);
+        let end = {
+            let mut regaining = timed::lock(&self.regaining);
+            if regaining.is_some() {
+                return Err(self.wrong_state("another thread waits to regain it already"));
+            }
+            // Again: that thread may have got it back just now, and a wait for one's own camera does not end.
+            let end = self.loss()?;
+            *regaining = Some(cancel.clone());
+            end
+        };
+        let regained = self.regain(end, timeout, &cancel);
+        *timed::lock(&self.regaining) = None;
+        regained
     }
 
     /// Gets the camera back that ended that way.
@@ -788,9 +845,9 @@ pub fn shut_down(timeout: Duration) -> bool {
     }
     let hanging = let_go(&cameras, Duration::ZERO, deadline, &|_| ());
     hanging.iter().for_each(|uri| log::error!("{uri}: its driver hangs; the kernel lets go of it when it returns"));
-    if woken || lease::doorbells_are_left() {
+    if woken || worker::are_left() {
         // An unload takes the code away beneath the threads that waited in it: they get the time to return.
-        let are_left = || acquire::others_wait() || lease::doorbells_are_left();
+        let are_left = || acquire::others_wait() || worker::are_left();
         while are_left() && Instant::now() < deadline {
             std::thread::sleep(policy::LEAVE_STEP);
         }
@@ -821,10 +878,16 @@ pub fn release(signal: i32, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<
 /// than its turn from the others; without, all begin to close before any is waited for.
 fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<String> {
     // Hand-overs that are under way are finished first, all at the same time.
+    let shares: Vec<_> = cameras.iter().filter_map(|camera| camera.take_share()).collect();
+    shares.iter().for_each(Share::stop);
     let bells: Vec<_> = cameras.iter().filter_map(|camera| camera.take_bell()).collect();
     bells.iter().for_each(Doorbell::stop);
     // A callback that does not return takes no more than that from the others.
     let patience = deadline.min(Instant::now() + if turn.is_zero() { policy::HAND_OVER_END } else { turn });
+    for share in shares {
+        share.end_by(patience);
+        in_kernel(false); // a step
+    }
     for bell in bells {
         bell.end_by(patience);
         in_kernel(false); // a step

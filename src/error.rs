@@ -25,6 +25,38 @@ pub enum Kind {
     Internal,
 }
 
+const NAMES: [(Kind, &str); 18] = [
+    (Kind::InvalidArgument, "INVALID_ARGUMENT"),
+    (Kind::InvalidHandle, "INVALID_HANDLE"),
+    (Kind::NotFound, "NOT_FOUND"),
+    (Kind::Busy, "BUSY"),
+    (Kind::Timeout, "TIMEOUT"),
+    (Kind::Disconnected, "DISCONNECTED"),
+    (Kind::Permission, "PERMISSION"),
+    (Kind::Unsupported, "UNSUPPORTED"),
+    (Kind::WrongState, "WRONG_STATE"),
+    (Kind::Io, "IO"),
+    (Kind::NoBandwidth, "NO_BANDWIDTH"),
+    (Kind::Budget, "BUDGET"),
+    (Kind::Evicted, "EVICTED"),
+    (Kind::Forked, "FORKED"),
+    (Kind::ShutDown, "SHUT_DOWN"),
+    (Kind::Stalled, "STALLED"),
+    (Kind::Closed, "CLOSED"),
+    (Kind::Internal, "INTERNAL"),
+];
+
+impl Kind {
+    /// By what name it goes from process to process: the status value's.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|row| row.0 == self).map_or("INTERNAL", |row| row.1)
+    }
+
+    pub fn of_name(name: &str) -> Option<Kind> {
+        NAMES.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+}
+
 /// A failure: its kind for the program, its message for the person, its errno for the curious.
 ///
 /// A pointer wide: a result without a failure stays in registers on a frame's way.

@@ -702,7 +702,13 @@ mod tests {
         let open = holder(2, Activity::Open);
         let other = Holder { other_node: Some("/dev/video1".into()), ..holder(3, Activity::Streaming) };
         let ours = Holder {
-            lease: Some(crate::lease::Record { name: "eye".into(), priority: 0, since_ns: 1, streaming: false }),
+            lease: Some(crate::lease::Record {
+                name: "eye".into(),
+                priority: 0,
+                since_ns: 1,
+                streaming: false,
+                share: None,
+            }),
             ..holder(4, Activity::Open)
         };
         let streams = holder(5, Activity::Streaming);

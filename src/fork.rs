@@ -126,14 +126,16 @@ pub fn enter_fd(make: impl FnOnce() -> std::io::Result<RawFd>) -> std::io::Resul
     watch(); // a static library's constructors may have been left out by the linker
     let _making = Making::begin();
     let fd = make()?;
-    match DESCRIPTORS.insert(fd) {
-        Ok(token) => Ok((fd, token)),
-        Err(fd) => {
-            // SAFETY: just made, and known to nobody.
-            unsafe { libc::close(fd) };
-            Err(std::io::Error::from_raw_os_error(libc::EMFILE))
-        }
-    }
+    Ok((fd, enter(fd)?))
+}
+
+/// Enters a descriptor that was made just now, in what no fork may come between.
+pub fn enter(fd: RawFd) -> std::io::Result<Token> {
+    DESCRIPTORS.insert(fd).map_err(|fd| {
+        // SAFETY: just made, and known to nobody.
+        unsafe { libc::close(fd) };
+        std::io::Error::from_raw_os_error(libc::EMFILE)
+    })
 }
 
 /// Takes a descriptor out of the table and lets `close` close it while no fork can come between.
@@ -141,6 +143,13 @@ pub fn leave_fd<T>(entered: Token, close: impl FnOnce() -> T) -> T {
     let _making = Making::begin();
     drop(DESCRIPTORS.remove(entered));
     close()
+}
+
+/// Runs what no fork may come between.
+pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    watch();
+    let _making = Making::begin();
+    work()
 }
 
 /// Runs `map`, which maps memory from a driver, and enters it before any fork can copy it unseen.

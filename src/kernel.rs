@@ -107,6 +107,15 @@ impl Event {
         drain(self.0.number());
     }
 
+    /// One that another process made.
+    pub fn from_fd(fd: Fd) -> Event {
+        Event(fd)
+    }
+
+    pub fn as_fd(&self) -> &Fd {
+        &self.0
+    }
+
     /// Whether it belongs to this process, and not to a parent of it.
     pub fn is_own(&self) -> bool {
         self.0.is_own()
@@ -286,6 +295,18 @@ fn abstract_address(name: &str) -> std::io::Result<(libc::sockaddr_un, libc::soc
     Ok((address, length as libc::socklen_t))
 }
 
+/// Most groups that a process has (NGROUPS_MAX).
+const GROUPS_MOST: usize = 65_536;
+
+/// Whether this process is a member of a group.
+pub fn is_in_group(group: u32) -> bool {
+    let mut groups = vec![0u32; GROUPS_MOST];
+    // SAFETY: room for as many as are asked for.
+    let count = unsafe { libc::getgroups(groups.len() as i32, groups.as_mut_ptr()) };
+    // SAFETY: no pointers; it cannot fail.
+    group == unsafe { libc::getegid() } || groups[..count.max(0) as usize].contains(&group)
+}
+
 /// A local socket that keeps messages apart, tells who speaks, and passes descriptors.
 #[derive(Debug)]
 pub struct MessageSocket(Fd);
@@ -307,15 +328,23 @@ impl MessageSocket {
 
     /// Listens at a path that must not exist yet. Only this user, and root, can connect.
     pub fn listen(path: &Path) -> std::io::Result<MessageSocket> {
+        MessageSocket::listen_for(path, 0o600)
+    }
+
+    /// The same for others, too, as the mode says: who can write the file can connect.
+    pub fn listen_for(path: &Path, mode: u32) -> std::io::Result<MessageSocket> {
         let socket = MessageSocket::new()?;
         // Before the name is there: the file gets the socket's mode, less the umask.
         // SAFETY: no pointers.
-        check(unsafe { libc::fchmod(socket.0.number(), 0o600) })?;
+        check(unsafe { libc::fchmod(socket.0.number(), mode & 0o600) })?;
         let (address, length, _folder) = path_address(path)?;
         // SAFETY: a valid address of that length.
         check(unsafe { libc::bind(socket.0.number(), (&raw const address).cast(), length) })?;
         // SAFETY: no pointers.
         check(unsafe { libc::listen(socket.0.number(), libc::SOMAXCONN) })?;
+        if mode != 0o600 {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        }
         Ok(socket)
     }
 
@@ -351,24 +380,44 @@ impl MessageSocket {
         Ok(Peer { pid: credentials.pid, uid: credentials.uid })
     }
 
-    /// Sends a message, with a descriptor where one is given: the receiver gets the same open file.
-    pub fn send(&self, bytes: &[u8], passed: Option<&Fd>) -> std::io::Result<()> {
+    /// Whether the one at the other end was a member of this group when it connected, by the kernel's word.
+    pub fn peer_is_in(&self, group: u32) -> bool {
+        const SO_PEERGROUPS: i32 = 59; // asm-generic/socket.h
+        let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut groups = vec![0u32; GROUPS_MOST];
+        let option = |option: i32, place: *mut libc::c_void, room: usize| {
+            let mut length = room as libc::socklen_t;
+            // SAFETY: room of the length given.
+            let got = unsafe { libc::getsockopt(self.0.number(), libc::SOL_SOCKET, option, place, &mut length) };
+            (got == 0).then_some(length as usize)
+        };
+        let own = option(libc::SO_PEERCRED, (&raw mut credentials).cast(), size_of::<libc::ucred>());
+        let room = size_of_val(&groups[..]);
+        let further = option(SO_PEERGROUPS, groups.as_mut_ptr().cast(), room).unwrap_or(0) / size_of::<u32>();
+        own.is_some() && credentials.gid == group || groups[..further].contains(&group)
+    }
+
+    /// Sends a message, with descriptors where there are some: the receiver gets the same open files.
+    pub fn send(&self, bytes: &[u8], passed: &[&Fd]) -> std::io::Result<()> {
+        assert!(passed.len() <= PASSED_MOST);
         let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let mut room = ControlRoom::default();
-        let mut message = message(&mut part, &mut room);
-        match passed {
-            // SAFETY: the room is that of one control message with one descriptor, as CMSG_SPACE says.
-            Some(fd) => unsafe {
+        let mut message = message(&mut part, &mut room, passed.len());
+        if !passed.is_empty() {
+            // SAFETY: the room is that of one control message with as many descriptors, as CMSG_SPACE says.
+            unsafe {
                 let head = libc::CMSG_FIRSTHDR(&message);
                 (*head).cmsg_level = libc::SOL_SOCKET;
                 (*head).cmsg_type = libc::SCM_RIGHTS;
-                (*head).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
-                libc::CMSG_DATA(head).cast::<RawFd>().write_unaligned(fd.number());
-            },
-            None => {
-                message.msg_control = std::ptr::null_mut();
-                message.msg_controllen = 0;
+                (*head).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32 * passed.len() as u32) as _;
+                let place = libc::CMSG_DATA(head).cast::<RawFd>();
+                for (at, fd) in passed.iter().enumerate() {
+                    place.add(at).write_unaligned(fd.number());
+                }
             }
+        } else {
+            message.msg_control = std::ptr::null_mut();
+            message.msg_controllen = 0;
         }
         // SAFETY: a valid message.
         let sent = unsafe { libc::sendmsg(self.0.number(), &message, libc::MSG_NOSIGNAL) };
@@ -384,36 +433,46 @@ impl MessageSocket {
         }
     }
 
-    /// The same, and a descriptor that came with it.
+    /// The same, and the descriptor that came with it.
     pub fn receive(&self, bytes: &mut [u8]) -> std::io::Result<(usize, Option<Fd>)> {
+        let (length, [passed]) = self.receive_with(bytes)?;
+        Ok((length, passed))
+    }
+
+    /// The same, and up to so many descriptors that came with it. The kernel closes what there is no place for.
+    pub fn receive_with<const MOST: usize>(&self, bytes: &mut [u8]) -> std::io::Result<(usize, [Option<Fd>; MOST])> {
+        const { assert!(MOST <= PASSED_MOST) };
         let mut length = 0;
+        let mut passed = [const { None }; MOST];
         // What came with it is this process's from the call on: a fork must not come between.
-        let passed = fork::enter_fd(|| {
+        fork::undisturbed(|| {
             let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
             let mut room = ControlRoom::default();
-            let mut message = message(&mut part, &mut room);
+            let mut message = message(&mut part, &mut room, MOST);
             // SAFETY: room for the bytes and one control message.
             match unsafe { libc::recvmsg(self.0.number(), &mut message, libc::MSG_CMSG_CLOEXEC) } {
                 -1 => return Err(std::io::Error::last_os_error()),
                 received => length = received as usize,
             }
-            // SAFETY: the kernel filled the control message, or left it away. More than one descriptor has no room
-            // in it, and the kernel closes what has none.
-            unsafe {
+            // SAFETY: the kernel filled the control message with whole descriptors, as many as its length says, or left
+            // it away.
+            let numbers = unsafe {
                 let head = libc::CMSG_FIRSTHDR(&message);
-                let is_descriptor =
+                let are_descriptors =
                     !head.is_null() && (*head).cmsg_level == libc::SOL_SOCKET && (*head).cmsg_type == libc::SCM_RIGHTS;
-                match is_descriptor {
-                    true => Ok(libc::CMSG_DATA(head).cast::<RawFd>().read_unaligned()),
-                    false => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+                if !are_descriptors {
+                    return Ok(());
                 }
+                let count = ((*head).cmsg_len as usize - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+                let data = libc::CMSG_DATA(head).cast::<RawFd>();
+                (0..count.min(MOST)).map(move |at| data.add(at).read_unaligned())
+            };
+            for (place, number) in passed.iter_mut().zip(numbers) {
+                *place = fork::enter(number).ok().map(|entered| Fd { number, entered, epoch: fork::epoch() });
             }
-        });
-        match passed {
-            Ok((number, entered)) => Ok((length, Some(Fd { number, entered, epoch: fork::epoch() }))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((length, None)),
-            Err(error) => Err(error),
-        }
+            Ok(())
+        })?;
+        Ok((length, passed))
     }
 
     pub fn fd(&self) -> RawFd {
@@ -421,20 +480,28 @@ impl MessageSocket {
     }
 }
 
-/// Room for one control message with one descriptor.
-#[repr(align(8))]
-#[derive(Default)]
-struct ControlRoom([u8; 24]);
+/// Most descriptors that go with one message.
+const PASSED_MOST: usize = 40;
 
-fn message(part: &mut libc::iovec, room: &mut ControlRoom) -> libc::msghdr {
+/// Room for one control message with that many descriptors.
+#[repr(align(8))]
+struct ControlRoom([u8; 16 + 4 * PASSED_MOST]);
+
+impl Default for ControlRoom {
+    fn default() -> Self {
+        ControlRoom([0; 16 + 4 * PASSED_MOST])
+    }
+}
+
+fn message(part: &mut libc::iovec, room: &mut ControlRoom, descriptors: usize) -> libc::msghdr {
     // SAFETY: all zeroes is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = part;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut room.0).cast();
-    // Not CMSG_SPACE: a receiver's padding would have room for a second descriptor.
+    // Not CMSG_SPACE: a receiver's padding would have room for one more descriptor.
     // SAFETY: arithmetic alone.
-    message.msg_controllen = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as _;
+    message.msg_controllen = unsafe { libc::CMSG_LEN((size_of::<RawFd>() * descriptors) as u32) } as _;
     message
 }
 

@@ -20,14 +20,16 @@ mod lease;
 mod memory;
 mod policy;
 mod process;
+mod share;
 mod signals;
 mod slab;
 mod timed;
 mod uri;
+mod worker;
 
 pub use acquire::OnWait;
 pub use backend::{Found, Identity, State, list};
-pub use camera::{Camera, OnBusy, OpenOptions, Stats, formats, holders, reset, shut_down};
+pub use camera::{Access, Camera, OnBusy, OpenOptions, Stats, formats, holders, reset, shut_down};
 pub use error::{Error, Kind, Result};
 pub use evict::{EvictOptions, Evicted, Outcome, evict};
 pub use exit::{set_timeout as set_shutdown_timeout, timeout as shutdown_timeout};
@@ -36,4 +38,7 @@ pub use frame::Frame;
 pub use holders::{Activity, Condition, Holder, Holders};
 pub use kernel::Event;
 pub use lease::{Answer, Asker, LastExit, OnAsk, Record};
+pub use share::{
+    Allowed, Commands, Publisher, Served, ShareInfo, ShareOptions, ShareStart, command, shares, wire::Map,
+};
 pub use signals::release_on_signals;

@@ -169,3 +169,56 @@ pub const PRIORITY_STEP: Duration = Duration::from_millis(1);
 pub const SCAN_THREADS_MOST: usize = 4;
 /// Processes for each of them: with 20 descriptors each they take 1 ms, and a thread's start 0.05 ms.
 pub const SCAN_SHARE: usize = 64;
+
+/// Longest name of a shared camera, in bytes: it becomes part of a file's name.
+pub const SHARE_NAME_MOST: usize = 64;
+
+/// Frames that a shared camera keeps for readers who take all in order, when the host does not say: at 30 frames per second
+/// they may be a tenth of a second late.
+pub const SHARE_HISTORY: u32 = 4;
+/// And the most: the rest of a ring's slots is for frames that readers hold.
+pub const SHARE_HISTORY_MOST: u32 = 32;
+
+/// Most memory of a shared camera's frames when the host does not say: 40 frames of 4K NV12. It is taken only as readers
+/// hold frames.
+pub const SHARE_BYTES: u64 = 512 << 20;
+
+/// Frames that a reader of a shared camera may hold when it does not say: one in use, one that it has just got.
+pub const SHARE_HOLD: u32 = 2;
+
+/// Slots beside the frames that readers may hold: the newest one, and one that is being written.
+pub const SHARE_SPARE: u32 = 2;
+
+/// How often the threads of a shared camera step when nothing happens: a supervisor sees by that that they do not hang.
+pub const SHARE_STEP: Duration = Duration::from_millis(200);
+
+/// How long a shared camera that streams on demand goes on without readers: one that changes its mind pays no new start.
+pub const SHARE_LINGER: Duration = Duration::from_millis(1000);
+
+/// How long a reader waits for the first frames' memory: a driver's start takes up to seconds.
+pub const SHARE_START: Duration = Duration::from_millis(10_000);
+
+/// How long a client waits for an answer: what is asked may have to wait for a camera that is slow.
+pub const SHARE_ANSWER: Duration = Duration::from_millis(5000);
+
+/// How often a reader whose producer is gone looks for its return.
+pub const SHARE_LOOK: Duration = Duration::from_millis(100);
+
+/// Longest message to a shared camera's process, and longest answer, in bytes.
+pub const MESSAGE_MOST: usize = 4096;
+pub const ANSWER_MOST: usize = 64 << 10;
+
+/// Most clients of one shared camera.
+pub const CLIENTS_MOST: usize = 128;
+
+/// Messages of one client that are answered in a second: one that sends more waits.
+pub const MESSAGES_PER_SECOND: u32 = 200;
+
+/// How long a client may take to say who it is.
+pub const HELLO_PATIENCE: Duration = Duration::from_millis(2000);
+
+/// How long a shared camera that failed is left alone before it is tried again.
+pub const SHARE_RETRY: Duration = Duration::from_millis(500);
+
+/// Without end, where a time must be given.
+pub const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -14,6 +14,7 @@ pub enum Uri {
     Usb(UsbDevice),
     Virtual(Options),
     File(Options),
+    Shared(Options),
 }
 
 /// `usb:VID:PID[:SERIAL]`
@@ -41,7 +42,8 @@ pub struct Options {
 }
 
 const NAMES: &str = "/dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL], \
-                     virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30";
+                     virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30, \
+                     shared:NAME?every=N&rate=R";
 
 impl Uri {
     pub fn parse(text: &str) -> Result<Uri> {
@@ -57,7 +59,8 @@ impl Uri {
             "usb" => parse_usb(text, rest).map(Uri::Usb),
             "virtual" => Options::parse(text, rest).map(Uri::Virtual),
             "file" => Options::parse(text, rest).map(Uri::File),
-            "realsense" | "libcamera" | "shared" => Err(Error::new(
+            "shared" => Options::parse(text, rest).map(Uri::Shared),
+            "realsense" | "libcamera" => Err(Error::new(
                 Kind::Unsupported,
                 format!("camera name \"{text}\": {scheme} cameras are not part of this version"),
             )

@@ -30,13 +30,14 @@ const INTRODUCTION: &str = r#"/**
  */"#;
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
-const INITIALISERS: [(&str, &str); 12] = [
-    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0"),
+const INITIALISERS: [(&str, &str); 13] = [
+    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0"),
     ("asker", "0, 0, 0, 0, 0, NULL"),
     ("reset_options", "10000"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),
     ("camera_info", "NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
-    ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
+    ("camera_stats", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
+    ("share_options", "NULL, 0, 0, 0, 0, 0, 0, 0, NULL"),
     (
         "frame_data",
         "NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } }",
@@ -49,7 +50,7 @@ const INITIALISERS: [(&str, &str); 12] = [
 ];
 
 /// Types that C programs name without "struct". A call of the same name keeps the other two from it.
-const TYPEDEFS: [&str; 18] = [
+const TYPEDEFS: [&str; 20] = [
     "camera",
     "frame",
     "device_list",
@@ -57,6 +58,8 @@ const TYPEDEFS: [&str; 18] = [
     "format_list",
     "control_list",
     "cancel",
+    "reply",
+    "share_options",
     "asker",
     "open_options",
     "stream_options",

@@ -12,6 +12,7 @@ mod progress;
 mod release;
 mod reset;
 mod run;
+mod serve;
 mod signals;
 mod telling;
 mod terminal;
@@ -88,6 +89,9 @@ enum Command {
     /// Watch all cameras: state, holders, since when
     #[command(after_long_help = watch::JSON)]
     Watch(watch::Args),
+    /// Serve cameras to many programs at once, each camera by a process of its own
+    #[command(after_long_help = serve::JSON)]
+    Serve(serve::Args),
     /// Print completions for a shell
     Completions(generate::Completions),
     /// Write the man pages
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &output),
         Command::Doctor(args) => doctor::run(args, &output),
         Command::Watch(args) => watch::run(args, &output),
+        Command::Serve(args) => serve::run(args, &output),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args, &output),
     };

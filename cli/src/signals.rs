@@ -62,8 +62,14 @@ impl Drop for Signals {
 
 /// Waits until one of these is readable; which are.
 pub fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Option<Duration>) -> [bool; N] {
+    let mut readable = wait_for(&fds, timeout).into_iter();
+    fds.map(|_| readable.next().unwrap_or(false))
+}
+
+/// The same, for any number of them.
+pub fn wait_for(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec<bool> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         let left = match deadline {
             // Rounded up: a millisecond early would be a busy loop.
@@ -75,7 +81,7 @@ pub fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Option<Duration>)
         };
         match poll(&mut polled, left) {
             Err(Errno::EINTR) => continue,
-            _ => return polled.map(|fd| fd.revents().is_some_and(|events| !events.is_empty())),
+            _ => return polled.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect(),
         }
     }
 }

@@ -4,17 +4,20 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::Holders;
 use crate::kernel::{Closing, Fd};
 use crate::lease::Filing;
 use crate::memory::{Buffer, PLANES_MOST};
+use crate::share::wire::Map;
 use crate::uri::Uri;
 
 mod file;
 mod paced;
+pub mod shared;
 mod v4l2;
 mod virtual_camera;
 
@@ -75,6 +78,12 @@ pub trait Device: Send + Sync {
     fn control(&self, id: u32) -> Result<i64>;
     fn set_control(&self, id: u32, value: i64) -> Result<()>;
 
+    /// Passes a command on to the process that has the camera.
+    fn command(&self, _request: Map, _timeout: Duration) -> Result<Map> {
+        Err(Error::new(Kind::Unsupported, format!("{}: no other process shares it", self.identity().uri))
+            .hint("open shared:NAME to command a camera that is shared"))
+    }
+
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
 
@@ -123,6 +132,21 @@ pub trait Stream: Send {
     /// Gives a dequeued buffer back to be filled again.
     fn requeue(&mut self, index: u32) -> Result<()>;
 
+    /// Whether frames have come in another format since this was asked last: [`Stream::format`] tells which.
+    fn has_new_format(&mut self) -> bool {
+        false
+    }
+
+    /// Why no frame comes, where that is known.
+    fn trouble(&self) -> Option<Error> {
+        None
+    }
+
+    /// Frames that are there and were not taken, where others decide how many there are.
+    fn behind(&self) -> u64 {
+        0
+    }
+
     /// Ends the stream and gives up its memory; frames that are handed out stay readable. The device
     /// stays held. Dropping a stream gives up its memory alone, without a call that a driver could hang in:
     /// letting the device go does the rest.
@@ -149,6 +173,7 @@ pub fn source(uri: &Uri) -> Result<Box<dyn Source>> {
         Uri::Usb(device) => Box::new(v4l2::Node::on_usb(device.clone())),
         Uri::Virtual(options) => Box::new(virtual_camera::Virtual::new(options)?),
         Uri::File(options) => Box::new(file::Recording::new(options)?),
+        Uri::Shared(options) => Box::new(shared::Shared::new(options)?),
     })
 }
 
@@ -167,9 +192,10 @@ pub enum State {
     Unknown,
 }
 
-/// The cameras of this machine: nodes that give pictures, and virtual cameras that are held.
+/// The cameras of this machine: nodes that give pictures, virtual cameras that are held, and those that are shared.
 pub fn list() -> Result<Vec<Found>> {
     let mut found = v4l2::list()?;
     found.extend(virtual_camera::list());
+    found.extend(shared::list());
     Ok(found)
 }

@@ -10,7 +10,7 @@ use super::handle::Handles;
 use super::holder_list::{self, camlease_holder};
 use super::status::{call, camlease_status};
 use super::structs::{Extensible, c_text, handle_place, place, read, text, timeout, write};
-use crate::camera::{Camera, OnBusy, OpenOptions};
+use crate::camera::{Access, Camera, OnBusy, OpenOptions};
 use crate::error::{Error, Kind, Result};
 use crate::format::{DropPolicy, FourCc, Rate, StreamRequest};
 use crate::holders::Holders;
@@ -52,6 +52,14 @@ pub const CAMLEASE_OPEN_WAIT_FOR_DEVICE: u32 = 1;
 pub const CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT: u32 = 2;
 
 const OPEN_FLAGS: u32 = CAMLEASE_OPEN_WAIT_FOR_DEVICE | CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT;
+
+/// The camera itself, for this process alone. shared:NAME attaches all the same.
+pub const CAMLEASE_ACCESS_EXCLUSIVE: u32 = 0;
+/// Attached to the camera where it is shared; else it is shared from now on, by a process of its own (the camlease command's),
+/// until its last user has gone.
+pub const CAMLEASE_ACCESS_SHARED: u32 = 1;
+/// Attached to the camera where it is shared, to read frames and command nothing; else CAMLEASE_NOT_FOUND.
+pub const CAMLEASE_ACCESS_MONITOR: u32 = 2;
 
 /// Told, in the thread that opens, when it begins to wait for a busy camera, and again when the holders
 /// change. It may call this library, but must not throw. The pointers are valid during the callback.
@@ -132,6 +140,8 @@ pub struct camlease_open_options {
     /// Milliseconds that a holder gets: to release its frames when it is asked, and to end after SIGTERM when it is
     /// evicted. 0 for 500 and 2000.
     pub grace_ms: i32,
+    /// CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR.
+    pub access: u32,
 }
 // SAFETY: integers and pointers (a function pointer in an Option is one that may be NULL), the size first.
 unsafe impl Extensible for camlease_open_options {
@@ -260,6 +270,8 @@ pub struct camlease_camera_stats {
     pub frames_out: u64,
     /// Bytes of memory that these keep.
     pub bytes_out: u64,
+    /// Frames of a shared camera that were published and that the host did not take yet.
+    pub behind: u64,
 }
 // SAFETY: integers, the size first.
 unsafe impl Extensible for camlease_camera_stats {
@@ -270,7 +282,7 @@ unsafe impl Extensible for camlease_camera_stats {
 /// waited for: the call wakes by the kernel's notice that the holder let go.
 ///
 /// @param uri The camera: /dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL],
-/// virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30.
+/// virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30, shared:NAME?every=N&rate=R.
 /// @param options NULL for the initialiser's values.
 /// @param out The camera, to be closed by camlease_camera_close(). NULL on failure.
 /// @return CAMLEASE_OK; CAMLEASE_BUSY when it was not free in time (the message names who has it);
@@ -303,6 +315,12 @@ fn open(uri: &str, options: Option<camlease_open_options>) -> Result<Opened> {
     if options.flags & !OPEN_FLAGS != 0 {
         return Err(invalid(format!("flags 0x{:x} has one that is not known", options.flags)));
     }
+    let access = match options.access {
+        CAMLEASE_ACCESS_EXCLUSIVE => Access::Exclusive,
+        CAMLEASE_ACCESS_SHARED => Access::Shared,
+        CAMLEASE_ACCESS_MONITOR => Access::Monitor,
+        other => return Err(invalid(format!("there is no access {other}"))),
+    };
     let grace = match options.grace_ms {
         0 => None,
         ms => Some(Duration::from_millis(
@@ -334,6 +352,7 @@ fn open(uri: &str, options: Option<camlease_open_options>) -> Result<Opened> {
             grace,
             reset_after_dirty_exit: options.flags & CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT != 0,
             on_ask: host_on_ask(&options),
+            access,
         },
     )?;
     Ok(Opened::new(camera))
@@ -436,7 +455,7 @@ pub unsafe extern "C" fn camlease_camera_start(
     })
 }
 
-fn request(options: camlease_stream_options) -> Result<StreamRequest> {
+pub fn request(options: camlease_stream_options) -> Result<StreamRequest> {
     let drop_policy = match options.drop_policy {
         CAMLEASE_DROP_OLDEST => DropPolicy::Oldest,
         CAMLEASE_DROP_NEWEST => DropPolicy::Newest,
@@ -572,6 +591,7 @@ pub unsafe extern "C" fn camlease_camera_stats(
             reconnects: stats.reconnects,
             frames_out: stats.frames_out,
             bytes_out: stats.bytes_out,
+            behind: stats.behind,
         };
         // SAFETY: see the conventions.
         unsafe { write(out, stats) }

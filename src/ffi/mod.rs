@@ -20,6 +20,7 @@ mod handle;
 mod holder_list;
 mod library;
 mod reset;
+mod share;
 mod signals;
 mod status;
 mod structs;

@@ -81,7 +81,7 @@ impl Ask {
             petition.grace.as_millis(),
             one_line(&petition.name)
         );
-        socket.send(text.as_bytes(), None).map_err(|error| Error::system(format!("asking {who}"), error))?;
+        socket.send(text.as_bytes(), &[]).map_err(|error| Error::system(format!("asking {who}"), error))?;
         Ok(Ask { socket, holder })
     }
 

@@ -3,15 +3,14 @@
 use std::ffi::CStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use super::Asker;
 use super::ask::{self, GONE, HANDED, KEPT, YIELDS};
-use crate::kernel::{self, Event, Fd, MessageSocket, Thread, poll, readable};
-use crate::slab::Slab;
-use crate::{fork, policy, timed};
+use crate::kernel::{self, Event, Fd, MessageSocket, poll, readable};
+use crate::worker::Worker;
+use crate::{policy, timed};
 
 const THREAD: &CStr = c"camlease-lease";
 
@@ -39,20 +38,8 @@ pub enum HandedOver {
     Free,
 }
 
-/// The threads that nobody waits for any more, by whose process they are.
-static LEFT: Slab<u64> = Slab::new(14);
-
-/// Whether one of this process's is there still, as one is for a moment whose callback closed the camera. An unload takes
-/// the code away beneath it.
-pub fn are_left() -> bool {
-    LEFT.each().any(|(_, epoch)| *epoch == fork::epoch())
-}
-
 pub struct Doorbell {
-    thread: Thread,
-    stop: Arc<Event>,
-    /// Its place in [`LEFT`], or 0.
-    left: Arc<AtomicU64>,
+    worker: Worker,
     door: Arc<Mutex<Option<Weak<dyn Door>>>>,
     path: PathBuf,
 }
@@ -61,17 +48,11 @@ impl Doorbell {
     /// Listens at a path that does not exist yet. Nobody is there before [`Doorbell::begin`].
     pub fn hang(path: &Path) -> io::Result<Doorbell> {
         let socket = MessageSocket::listen(path)?;
-        let stop = Arc::new(Event::new()?);
         let door = Arc::<Mutex<Option<Weak<dyn Door>>>>::default();
-        let (stopped, opens) = (stop.clone(), door.clone());
-        let left = Arc::<AtomicU64>::default();
-        let place = left.clone();
-        let thread = Thread::start(THREAD, move || {
-            serve(socket, &stopped, &opens);
-            LEFT.remove(place.load(Ordering::SeqCst));
-        });
-        let thread = thread.inspect_err(|_| drop(std::fs::remove_file(path)))?;
-        Ok(Doorbell { thread, stop, left, door, path: path.to_owned() })
+        let opens = door.clone();
+        let worker = Worker::start(THREAD, move |stop| serve(socket, stop, &opens));
+        let worker = worker.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        Ok(Doorbell { worker, door, path: path.to_owned() })
     }
 
     /// The camera is there to be asked for. Its thread is not woken: that would take the processor from whoever has
@@ -81,24 +62,12 @@ impl Doorbell {
     }
 
     pub fn stop(&self) {
-        self.stop.signal();
+        self.worker.stop();
     }
 
     /// Ends it. A hand-over that is under way is finished first, but not waited for beyond the deadline.
     pub fn end_by(self, deadline: Instant) {
-        if !self.stop.is_own() {
-            return; // a parent's
-        }
-        self.stop();
-        // Before it is waited for: it may end, and leave its place, the moment after the wait was given up.
-        let place = LEFT.insert(fork::epoch()).unwrap_or(0);
-        self.left.store(place, Ordering::SeqCst);
-        if self.thread.is_current() {
-            // The host closes the camera in the callback about the one who asks.
-            self.thread.detach();
-        } else if self.thread.join_by(deadline) {
-            LEFT.remove(place);
-        } else {
+        if !self.worker.end_by(deadline) {
             log::warn!("{}: a callback about a hand-over does not return", self.path.display());
         }
     }
@@ -152,18 +121,18 @@ fn answer(caller: &MessageSocket, stop: &Event, door: &dyn Door) -> bool {
     let Some(asker) = text.and_then(|text| ask::parse(text, peer)) else { return false };
     match door.asked(&asker) {
         Verdict::Keep(reason) => {
-            let _ = caller.send(format!("{KEPT}{reason}").as_bytes(), None);
+            let _ = caller.send(format!("{KEPT}{reason}").as_bytes(), &[]);
             false
         }
         Verdict::Gone => {
-            let _ = caller.send(GONE, None);
+            let _ = caller.send(GONE, &[]);
             true
         }
         Verdict::Yield => {
-            let _ = caller.send(YIELDS, None);
+            let _ = caller.send(YIELDS, &[]);
             let sent = match door.hand_over(Instant::now() + asker.grace) {
-                HandedOver::Camera(camera) => caller.send(HANDED, Some(&camera)),
-                HandedOver::Free => caller.send(GONE, None),
+                HandedOver::Camera(camera) => caller.send(HANDED, &[&camera]),
+                HandedOver::Free => caller.send(GONE, &[]),
             };
             if let Err(error) = sent {
                 log::info!("the one who asked (pid {}) has gone: {error}", asker.pid);

@@ -17,6 +17,7 @@ use procfs::process::Process;
 use self::folder::Folder;
 use self::record::{DOING_AT, Doing, Entry};
 use crate::backend::Source;
+use crate::error::{Error, Kind, Result};
 use crate::holders::{self, Activity, Holder, Holders};
 use crate::kernel::{self, Fd};
 use crate::{policy, timed};
@@ -27,7 +28,8 @@ mod folder;
 mod record;
 
 pub use ask::{Ask, Petition, Progress};
-pub use doorbell::{Door, Doorbell, HandedOver, Verdict, are_left as doorbells_are_left};
+pub use doorbell::{Door, Doorbell, HandedOver, Verdict};
+pub use record::{is_share_name, one_line};
 
 /// What a holder tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Record {
     pub since_ns: u64,
     /// Whether it streams.
     pub streaming: bool,
+    /// The name under which it shares the camera, which `shared:NAME` then opens.
+    pub share: Option<String>,
 }
 
 /// How a camera's last holder ended.
@@ -93,6 +97,8 @@ pub struct Filing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
     All,
+    /// Root, and those who gave their file a group that this process is a member of.
+    Peers,
     /// Root, and the members of this group. A lease's file has that group: only a member can give it to a file.
     Group(u32),
     Root,
@@ -104,6 +110,7 @@ impl Users {
         match self {
             _ if [0, kernel::effective_user()].contains(&about.uid()) => true,
             Users::All => true,
+            Users::Peers => kernel::is_in_group(about.gid()),
             Users::Group(group) => about.gid() == group,
             Users::Root => false,
         }
@@ -128,6 +135,11 @@ impl Found {
     pub fn lease(&self) -> &Path {
         &self.file
     }
+
+    /// Where its holder listens.
+    pub fn door(&self) -> &Path {
+        &self.door
+    }
 }
 
 /// A lease of this process. Dropping it gives it up.
@@ -143,6 +155,8 @@ struct Paper {
     file: Fd,
     folder: Folder,
     name: String,
+    /// Bytes of what stands in it, but for the last line, which comes and goes.
+    length: u64,
     past: Arc<Past>,
     /// The camera is its holder's.
     is_held: bool,
@@ -203,34 +217,10 @@ fn door_of(name: &str) -> String {
 impl Lease {
     /// Makes a lease ready for a camera that is waited for: there is less to do when it is got.
     pub fn prepare(filing: &Filing, name: &str, priority: i32) -> io::Result<Lease> {
-        let own = Process::myself().and_then(|own| own.stat()).map_err(io::Error::other)?;
-        let entry = Entry {
-            doing: Doing::Waiting,
-            pid: process::id() as i32,
-            start_time: own.starttime,
-            space: process_space(),
-            boot: boot(),
-            instance: filing.instance.clone(),
-            priority,
-            since_ns: now_ns(),
-            name: name.to_owned(),
-        };
-        let mut refusal = io::Error::from_raw_os_error(libc::ENOENT);
-        for folder in Folder::all_for_writing() {
-            match create(&folder, filing, &entry) {
-                Ok((name, file)) => {
-                    let path = folder.path_of(&door_of(&name));
-                    let bell = Doorbell::hang(&path)
-                        .inspect_err(|e| log::warn!("{}: nobody can ask this holder: {e}", path.display()))
-                        .ok();
-                    let past = Arc::new(Past { filing: filing.clone(), swept: Mutex::default() });
-                    let paper = Some(Paper { file, folder, name, past: past.clone(), is_held: false });
-                    return Ok(Lease { paper, bell, past });
-                }
-                Err(error) => refusal = error,
-            }
-        }
-        Err(refusal)
+        let (paper, bell) = Paper::new(filing, name, priority, |path| {
+            Doorbell::hang(path).inspect_err(|e| log::warn!("{}: nobody can ask this holder: {e}", path.display())).ok()
+        })?;
+        Ok(Lease { past: paper.past.clone(), paper: Some(paper), bell })
     }
 
     pub fn filing(&self) -> &Filing {
@@ -243,10 +233,14 @@ impl Lease {
             bell.begin(door);
         }
         if let Some(paper) = &mut self.paper {
-            paper.is_held = true;
-            let since = Entry::since_text(now_ns());
-            let _ = paper.file.as_file().write_at(since.as_bytes(), Entry::SINCE_AT);
-            paper.write(Doing::Open);
+            paper.hold();
+        }
+    }
+
+    /// Tells by which name the camera is shared now.
+    pub fn set_share(&self, share: Option<&str>) {
+        if let Some(paper) = &self.paper {
+            paper.write_share(share);
         }
     }
 
@@ -287,7 +281,121 @@ impl Drop for Lease {
     }
 }
 
+/// What tells others by which name something is served, and where: a lease of a name, with a socket beside it. Dropping it
+/// takes it away.
+pub struct Sign {
+    paper: Paper,
+}
+
+impl Sign {
+    /// Puts one up, with what listens at the path that is given. `Kind::Busy` where another process serves this name.
+    pub fn put<T>(filing: &Filing, holder: &str, listen: impl Fn(&Path) -> io::Result<T>) -> Result<(Sign, T)> {
+        let taken = |by: &Found| {
+            Error::new(Kind::Busy, format!("\"{}\" is served already, by pid {}", filing.key, by.pid))
+                .hint("choose another name, or stop that program")
+        };
+        if let Some(other) = find(std::slice::from_ref(filing)).first() {
+            return Err(taken(other));
+        }
+        let failed = |e| Error::system(format!("filing the name \"{}\"", filing.key), e);
+        let (mut paper, listener) = Paper::new(filing, holder, 0, &listen).map_err(failed)?;
+        let listener = listener.map_err(failed)?;
+        let own = paper.folder.path_of(&paper.name);
+        let since = paper.hold();
+        // Of two who came at once, both see each other: the later one goes.
+        let order = |file: &Path, since_ns| (since_ns, file.to_owned());
+        let is_first = |other: &Found| order(&other.file, other.record.since_ns) < order(&own, since);
+        if let Some(other) =
+            find(std::slice::from_ref(filing)).iter().find(|other| other.file != own && is_first(other))
+        {
+            return Err(taken(other));
+        }
+        // What a dead process left under this name goes now.
+        paper.past.swept();
+        Ok((Sign { paper }, listener))
+    }
+
+    pub fn set_streaming(&self, streaming: bool) {
+        self.paper.write(if streaming { Doing::Streaming } else { Doing::Open });
+    }
+}
+
+/// Removes what those who are dead left under these names.
+pub fn clear_away(filing: &Filing) {
+    sweep(filing);
+}
+
+/// Where leases appear and vanish.
+pub fn folders() -> Vec<PathBuf> {
+    Folder::all().iter().map(|folder| folder.path_of("")).collect()
+}
+
+/// What follows `prefix` in the keys of all leases that somebody has now, as far as they are believed.
+pub fn keys(prefix: &str) -> Vec<String> {
+    let full = format!("{PREFIX}{prefix}");
+    let names = Folder::all().into_iter().flat_map(|folder| folder.names(&full));
+    let mut keys: Vec<String> = names
+        .filter_map(|name| {
+            let (key, tag) = name.strip_prefix(&full)?.rsplit_once('.')?;
+            (tag.len() == TAG_LENGTH).then(|| key.to_owned())
+        })
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
 impl Paper {
+    /// A lease's file, with what is made at the path of its socket.
+    fn new<T>(filing: &Filing, name: &str, priority: i32, listen: impl Fn(&Path) -> T) -> io::Result<(Paper, T)> {
+        let own = Process::myself().and_then(|own| own.stat()).map_err(io::Error::other)?;
+        let entry = Entry {
+            doing: Doing::Waiting,
+            pid: process::id() as i32,
+            start_time: own.starttime,
+            space: process_space(),
+            boot: boot(),
+            instance: filing.instance.clone(),
+            priority,
+            since_ns: now_ns(),
+            name: name.to_owned(),
+            share: None,
+        };
+        let mut refusal = io::Error::from_raw_os_error(libc::ENOENT);
+        for folder in Folder::all_for_writing() {
+            match create(&folder, filing, &entry) {
+                Ok((name, file)) => {
+                    let made = listen(&folder.path_of(&door_of(&name)));
+                    let past = Arc::new(Past { filing: filing.clone(), swept: Mutex::default() });
+                    let length = entry.to_text().len() as u64;
+                    return Ok((Paper { file, folder, name, length, past, is_held: false }, made));
+                }
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Makes it count; since when it does.
+    fn hold(&mut self) -> u64 {
+        self.is_held = true;
+        let since_ns = now_ns();
+        let _ = self.file.as_file().write_at(Entry::since_text(since_ns).as_bytes(), Entry::SINCE_AT);
+        self.write(Doing::Open);
+        since_ns
+    }
+
+    fn write_share(&self, share: Option<&str>) {
+        let file = self.file.as_file();
+        let written = file.set_len(self.length).and_then(|()| match share {
+            Some(share) => file.write_all_at(Entry::share_text(share).as_bytes(), self.length),
+            None => Ok(()),
+        });
+        if let Err(error) = written {
+            log::warn!("{}: {error}", self.folder.path_of(&self.name).display());
+        }
+    }
+
     fn write(&self, doing: Doing) {
         if let Err(error) = self.file.as_file().write_at(&[doing.byte()], DOING_AT) {
             log::warn!("{}: {error}", self.folder.path_of(&self.name).display());

@@ -49,6 +49,8 @@ pub struct Entry {
     pub priority: i32,
     pub since_ns: u64,
     pub name: String,
+    /// The name under which the camera is shared.
+    pub share: Option<String>,
 }
 
 impl Entry {
@@ -62,14 +64,20 @@ impl Entry {
 
     pub fn to_text(&self) -> String {
         let Entry { pid, start_time, space, boot, instance, priority, since_ns, .. } = self;
-        format!(
+        let text = format!(
             "{HEAD}{}\n{SINCE}{}\npid {pid}\nstart {start_time}\nspace {space}\nboot {boot}\ninstance {}\n\
              priority {priority}\nname {}\n",
             self.doing.byte() as char,
             Entry::since_text(*since_ns),
             one_line(instance),
             one_line(&self.name),
-        )
+        );
+        self.share.iter().fold(text, |text, share| text + &Entry::share_text(share))
+    }
+
+    /// The last line, which comes and goes.
+    pub fn share_text(share: &str) -> String {
+        format!("share {share}\n")
     }
 
     /// `None` for what no version of this library wrote.
@@ -86,6 +94,7 @@ impl Entry {
             since_ns: number(text, "since")?,
             // Anybody can write a file of this form: what would steer a terminal is taken out here, too.
             name: one_line(field(text, "name")?),
+            share: field(text, "share").filter(|name| is_share_name(name)).map(str::to_owned),
         })
     }
 
@@ -95,8 +104,15 @@ impl Entry {
             priority: self.priority,
             since_ns: self.since_ns,
             streaming: self.doing == Doing::Streaming,
+            share: self.share.clone(),
         }
     }
+}
+
+/// Whether a camera may be shared by this name.
+pub fn is_share_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=policy::SHARE_NAME_MOST).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 /// The value of a line that begins with `word`.
@@ -135,12 +151,15 @@ mod tests {
             priority: -3,
             since_ns: 5,
             name: "nav: front".into(),
+            share: None,
         }
     }
 
     #[test]
     fn what_is_written_is_read_again() {
         assert_eq!(Entry::parse(&entry().to_text()), Some(entry()));
+        let shared = Entry { share: Some("front".into()), ..entry() };
+        assert_eq!(Entry::parse(&shared.to_text()), Some(shared));
         let evil = Entry { name: "a\npid 1\nb\u{1b}[2J".into(), ..entry() };
         let read = Entry::parse(&evil.to_text()).unwrap();
         assert_eq!((read.pid, read.name.as_str()), (812, "a?pid 1?b?[2J"));

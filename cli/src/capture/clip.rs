@@ -50,8 +50,9 @@ pub struct Y4m<W> {
     bytes: u64,
 }
 
+/// What a Y4M file's head says of its colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chroma {
+pub enum Chroma {
     None,
     Rows420,
     Rows422,
@@ -61,7 +62,7 @@ enum Chroma {
 }
 
 impl Chroma {
-    fn tag(self) -> &'static str {
+    pub fn tag(self) -> &'static str {
         match self {
             Chroma::None => "Cmono",
             Chroma::Rows420 => "C420mpeg2 XCOLORRANGE=LIMITED",
@@ -81,9 +82,7 @@ impl Chroma {
 
 impl<W: Write> Y4m<W> {
     pub fn new(out: W, format: &StreamFormat) -> Y4m<W> {
-        // A player needs some rate.
-        let rate = if format.rate.is_set() { format.rate } else { Rate::new(30, 1) };
-        Y4m { out, rate, shape: None, bytes: 0 }
+        Y4m { out, rate: format.rate, shape: None, bytes: 0 }
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -103,9 +102,7 @@ impl<W: Write> Coding for Y4m<W> {
             return Ok(false);
         }
         if self.bytes == 0 {
-            let Rate { numerator, denominator } = self.rate;
-            let head = format!("YUV4MPEG2 W{width} H{height} F{numerator}:{denominator} Ip A1:1 {}\n", chroma.tag());
-            self.put(head.as_bytes())?;
+            self.put(head(width, height, self.rate, chroma).as_bytes())?;
         }
         self.put(b"FRAME\n")?;
         planes.iter().try_for_each(|plane| self.put(plane))?;
@@ -122,8 +119,15 @@ impl<W: Write> Coding for Y4m<W> {
     }
 }
 
+/// The first line of a Y4M file.
+pub fn head(width: u32, height: u32, rate: Rate, chroma: Chroma) -> String {
+    // A player needs some rate.
+    let Rate { numerator, denominator } = if rate.is_set() { rate } else { Rate::new(30, 1) };
+    format!("YUV4MPEG2 W{width} H{height} F{numerator}:{denominator} Ip A1:1 {}\n", chroma.tag())
+}
+
 /// Luma and chroma as Y4M wants them: each part for itself, without gaps.
-fn planes(pixels: &Pixels<'_>, width: u32, height: u32) -> Option<(Vec<Vec<u8>>, u32, u32, Chroma)> {
+pub fn planes(pixels: &Pixels<'_>, width: u32, height: u32) -> Option<(Vec<Vec<u8>>, u32, u32, Chroma)> {
     let chroma_width = width.div_ceil(2) as usize;
     let wide = width as usize;
     Some(match pixels {

@@ -1,7 +1,9 @@
 //! JPEG as cameras send it: decoded, encoded, and made whole.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use zune_jpeg::JpegDecoder;
@@ -39,17 +41,47 @@ pub fn with_tables(jpeg: &[u8]) -> Cow<'_, [u8]> {
 pub fn decode(jpeg: &[u8], into: ColorSpace) -> Option<(Vec<u8>, usize, usize)> {
     let whole = with_tables(jpeg);
     // A damaged frame may make the decoder panic, and is merely left out.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
+    let decoded = in_silence(|| {
         let options = DecoderOptions::default().jpeg_set_out_colorspace(into);
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&whole), options);
         let pixels = decoder.decode().ok()?;
         let (width, height) = decoder.dimensions()?;
         (pixels.len() == width * height * 3).then_some((pixels, width, height))
-    }));
-    std::panic::set_hook(hook);
-    decoded.ok().flatten()
+    });
+    decoded.flatten()
+}
+
+/// None where it panicked, of which nothing is printed. The hook is the whole process's and its threads decode at the same
+/// time: it is put in once, and asks whose panic it is.
+fn in_silence<T>(work: impl FnOnce() -> T) -> Option<T> {
+    thread_local!(static IS_SILENT: Cell<bool> = const { Cell::new(false) });
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_SILENT.get() {
+                before(panic);
+            }
+        }));
+    });
+    IS_SILENT.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    IS_SILENT.set(false);
+    outcome.ok()
+}
+
+/// Whether the headers of a JPEG lead to picture data: what comes then is not looked at, as that takes a decoder's time.
+pub fn has_headers(jpeg: &[u8]) -> bool {
+    let mut at = 2;
+    jpeg.starts_with(&SOI)
+        && loop {
+            match jpeg.get(at..at + 4) {
+                Some([0xFF, SOS, ..]) => break true,
+                Some([0xFF, 0xFF, ..]) => at += 1, // fill byte
+                Some([0xFF, _, high, low]) => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
+                _ => break false,
+            }
+        }
 }
 
 pub fn encode(pixels: &[u8], width: u32, height: u32, grey: bool, quality: u8) -> Option<Vec<u8>> {
@@ -92,6 +124,15 @@ mod tests {
     fn damage_is_no_picture() {
         for bytes in [&b""[..], &SOI, b"no jpeg", &[0xFF, 0xD8, 0xFF, 0xDA, 0, 2], &[0xFF, 0xD8, 0xFF, 0xC0, 0, 0]] {
             assert!(decode(bytes, ColorSpace::RGB).is_none());
+        }
+    }
+
+    #[test]
+    fn headers_are_followed_to_the_picture() {
+        let whole = encode(&[9; 16 * 16 * 3], 16, 16, false, 90).unwrap();
+        assert!(has_headers(&whole));
+        for bytes in [&b""[..], &SOI, b"no jpeg", &whole[..20], &[0xFF, 0xD8, 0xFF, 0xC0, 0, 0]] {
+            assert!(!has_headers(bytes));
         }
     }
 }

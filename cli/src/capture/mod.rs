@@ -1,13 +1,13 @@
 //! `camlease capture`: pictures, or a clip.
 
 mod avi;
-mod clip;
-mod jpeg;
+pub mod clip;
+pub mod jpeg;
 mod outlet;
 mod part;
-mod picture;
-mod pixels;
-mod target;
+pub mod picture;
+pub mod pixels;
+pub mod target;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};

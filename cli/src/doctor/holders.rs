@@ -256,7 +256,8 @@ mod tests {
     #[test]
     fn a_lease_is_no_trouble() {
         let leases = |_: &Node| {
-            let record = camlease::Record { name: "inspection".into(), priority: 5, since_ns: 0, streaming: true };
+            let record =
+                camlease::Record { name: "inspection".into(), priority: 5, since_ns: 0, streaming: true, share: None };
             vec![(812, record)]
         };
         let (_files, machine) = machine(Process { mapped: vec![(81, 0)], ..holder(812, 700) });

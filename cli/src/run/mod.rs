@@ -16,6 +16,7 @@ use crate::naming;
 use crate::output::{Exit, Output, Paint};
 use crate::signals::{Signals, wait};
 use crate::telling::{self, HolderJson};
+pub use command::keep_ended_children;
 use command::{Ended, Running};
 use escalation::Escalation;
 

@@ -1,0 +1,80 @@
+//! Controls by the names that drivers give them, or by their numbers.
+
+use camlease::{Camera, Control, Error, Kind};
+
+use super::config::Setting;
+
+/// Sets them all, as far as that can be done; what could not.
+pub fn set(camera: &Camera, settings: &[Setting]) -> Vec<Error> {
+    if settings.is_empty() {
+        return Vec::new();
+    }
+    let offered = match camera.controls() {
+        Ok(offered) => offered,
+        Err(error) => return vec![error.context("its controls cannot be set")],
+    };
+    let set = |setting: &Setting| {
+        let control = find(&offered, &setting.control)?;
+        camera.set_control(control.id, setting.value).map_err(|error| error.context(format_args!("{}", control.name)))
+    };
+    settings.iter().filter_map(|setting| set(setting).err()).collect()
+}
+
+/// A control by its number, decimal or with 0x, or by its name, whatever is written between its words.
+pub fn find<'a>(offered: &'a [Control], wanted: &str) -> camlease::Result<&'a Control> {
+    let number = match wanted.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => wanted.parse().ok(),
+    };
+    let plain = plain(wanted);
+    let found = offered.iter().find(|control| number == Some(control.id) || self::plain(&control.name) == plain);
+    found.ok_or_else(|| {
+        let near = |control: &&Control| strsim::damerau_levenshtein(&self::plain(&control.name), &plain);
+        let error = Error::new(Kind::InvalidArgument, format!("there is no control \"{wanted}\""));
+        match offered.iter().min_by_key(near).filter(|control| near(control) <= control.name.len().div_ceil(3)) {
+            Some(control) => error.hint(format_args!("did you mean \"{}\"?", control.name)),
+            None => {
+                let names: Vec<_> = offered.iter().map(|control| control.name.as_str()).collect();
+                error.hint(format_args!("it has {}", if names.is_empty() { "none".into() } else { names.join(", ") }))
+            }
+        }
+    })
+}
+
+/// `white_balance_automatic` and "White Balance, Automatic" are the same.
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use camlease::ControlKind;
+
+    fn control(id: u32, name: &str) -> Control {
+        Control {
+            id,
+            name: name.into(),
+            kind: ControlKind::Integer,
+            minimum: 0,
+            maximum: 1,
+            step: 1,
+            default: 0,
+            readable: true,
+            writable: true,
+            active: true,
+            menu: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn controls_are_found_by_name_and_number() {
+        let offered = [control(0x98_0900, "Brightness"), control(0x98_090c, "White Balance, Automatic")];
+        for (wanted, id) in [("brightness", 0x98_0900), ("0x0098090c", 0x98_090c), ("9963776", 0x98_0900)] {
+            assert_eq!(find(&offered, wanted).unwrap().id, id);
+        }
+        assert_eq!(find(&offered, "white_balance_automatic").unwrap().id, 0x98_090c);
+        assert!(find(&offered, "brigthness").unwrap_err().message().contains("did you mean \"Brightness\"?"));
+        assert!(find(&offered, "zoom").unwrap_err().message().contains("it has Brightness, White"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The worker: has one camera, shares it, and tells the supervisor that all is well for as long as it is.
+
+use std::os::fd::{AsFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use camlease::Camera;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+
+use super::channel::{self, Channel, News, Next, Order, State};
+use super::config::{self, Supervision};
+use super::controls;
+use super::desk::Desk;
+use super::journal::{self, Level, say};
+use super::opening::Opening;
+use super::sharing;
+use crate::output::Exit;
+use crate::signals::{Signals, wait};
+
+/// How long the first order may take to come.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+struct Worker {
+    channel: Channel<News, Order>,
+    signals: Signals,
+    wake: EventFd,
+    config: config::Camera,
+    rules: Supervision,
+    desk: Arc<Desk>,
+    /// Kills this process, should it hang when no supervisor is left to do so.
+    last_resort: Timer,
+    told_trouble: Option<String>,
+}
+
+/// Why a worker ends.
+enum End {
+    /// It was told to, or nobody is left to tell it anything.
+    Told,
+    Quit,
+    Failed(camlease::Error),
+}
+
+pub fn run(name: &str, channel: RawFd) -> Exit {
+    journal::take_from_library(name);
+    // It was started by the path of its own program, of which the kernel would call it "exe".
+    let _ = nix::sys::prctl::set_name(c"camlease");
+    match begin(name, channel) {
+        Ok(Some(worker)) => worker.work(),
+        Ok(None) => Exit::OK,
+        Err(error) => {
+            say(Level::Error, name, format_args!("its process cannot begin: {error}"));
+            Exit::FAILURE
+        }
+    }
+}
+
+/// `None` where the supervisor has gone before it said what to do.
+fn begin(name: &str, channel: RawFd) -> std::io::Result<Option<Worker>> {
+    let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT])?;
+    let channel = channel::inherited(channel)?;
+    let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+    let wake = event()?;
+    wait([channel.as_fd()], Some(ORDER_PATIENCE));
+    let Next::Message(Order::Serve { camera, supervision }) = channel.receive() else {
+        say(Level::Error, name, "no order came from the supervisor");
+        return Ok(None);
+    };
+    let desk = Arc::new(Desk::new(clone(&wake)?));
+    // By the one signal that reaches a stopped process, too.
+    let killing = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+    let last_resort = Timer::new(ClockId::CLOCK_MONOTONIC, killing)?;
+    let (config, rules, told_trouble) = (*camera, supervision, None);
+    Ok(Some(Worker { channel, signals, wake, config, rules, desk, last_resort, told_trouble }))
+}
+
+fn clone(event: &EventFd) -> std::io::Result<EventFd> {
+    // SAFETY: it is an eventfd's descriptor, a new one.
+    Ok(unsafe { EventFd::from_owned_fd(event.as_fd().try_clone_to_owned()?) })
+}
+
+impl Worker {
+    fn work(mut self) -> Exit {
+        let name = self.config.name.clone();
+        let end = match self.open() {
+            Ok(camera) => {
+                let end = self.serve(&camera);
+                self.limit_the_end();
+                sharing::end(&camera);
+                camera.close();
+                end
+            }
+            Err(end) => end,
+        };
+        match end {
+            End::Told => Exit::OK,
+            End::Quit => {
+                let _ = self.channel.send(&News::Quit);
+                Exit::OK
+            }
+            End::Failed(error) => {
+                say(Level::Error, &name, &error);
+                Exit::of(error.kind())
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<Camera, End> {
+        let wake = clone(&self.wake).map_err(|error| End::Failed(camlease::Error::system("an event", error)))?;
+        let mut opening = Opening::begin(&self.config, wake).map_err(End::Failed)?;
+        loop {
+            if let Some(opened) = opening.result() {
+                return opened.map_err(End::Failed);
+            }
+            self.beat(if opening.waits() { State::Waiting } else { State::Starting }, opening.age());
+            let end = self.rest(|worker, changed| worker.config = changed);
+            if let Some(end) = end {
+                self.limit_the_end();
+                opening.cancel();
+                return Err(end);
+            }
+        }
+    }
+
+    fn serve(&mut self, camera: &Camera) -> End {
+        self.set_controls(camera);
+        if let Err(error) = sharing::share(camera, &self.config, self.desk.clone()) {
+            return End::Failed(error);
+        }
+        say(Level::Info, &self.config.name, format_args!("{} is served", camera.identity().uri));
+        loop {
+            let (state, age, trouble) = sharing::look(camera);
+            self.tell_trouble(trouble);
+            self.beat(state, age);
+            let end = self.rest(|worker, changed| {
+                let controls_changed = worker.config.controls != changed.controls;
+                worker.config = changed;
+                if controls_changed {
+                    worker.set_controls(camera);
+                }
+                say(Level::Info, &worker.config.name, "changed while it goes on");
+            });
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    fn set_controls(&self, camera: &Camera) {
+        for failure in controls::set(camera, &self.config.controls) {
+            say(Level::Warning, &self.config.name, failure);
+        }
+    }
+
+    fn tell_trouble(&mut self, trouble: Option<String>) {
+        if trouble == self.told_trouble {
+            return;
+        }
+        match &trouble {
+            Some(trouble) => say(Level::Warning, &self.config.name, trouble),
+            None => say(Level::Info, &self.config.name, "all is well again"),
+        }
+        self.told_trouble = trouble;
+    }
+
+    fn beat(&mut self, state: State, age: Duration) {
+        // Later than the supervisor would.
+        self.is_killed_in(self.rules.hang_timeout * 2 + self.rules.stop_grace);
+        // A supervisor that does not read now has its beats still before it.
+        let _ = self.channel.send(&News::Beat { age_ms: age.as_millis() as u64, state });
+    }
+
+    /// Waits for the time of the next heartbeat, or for something to do; the end, where that is it.
+    fn rest(&mut self, mut change: impl FnMut(&mut Worker, config::Camera)) -> Option<End> {
+        wait([self.channel.as_fd(), self.signals.as_fd(), self.wake.as_fd()], Some(self.rules.heartbeat));
+        let _ = self.wake.read();
+        if self.signals.next().is_some() {
+            return Some(End::Told);
+        }
+        loop {
+            match self.channel.receive() {
+                Next::Nothing => break,
+                Next::End => {
+                    say(Level::Warning, &self.config.name, "the supervisor is gone: stopped");
+                    return Some(End::Told);
+                }
+                Next::Message(Order::Change { camera }) => change(self, *camera),
+                Next::Message(Order::Serve { .. }) => {}
+            }
+        }
+        self.desk.quits().then_some(End::Quit)
+    }
+
+    /// A driver or a disk may keep this process from its end.
+    fn limit_the_end(&mut self) {
+        self.is_killed_in(self.rules.stop_grace);
+    }
+
+    fn is_killed_in(&mut self, time: Duration) {
+        let _ = self.last_resort.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::empty());
+    }
+}

@@ -1,0 +1,482 @@
+//! Camera processes under their supervisor: they fail, hang, are killed and changed.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::signal::Signal;
+use support::{PATIENCE, camera, camlease, end_of, folder, holder, lives, signal, wait_for};
+
+/// `camlease serve` with a file and a runtime folder of its own, and what it logs.
+struct Serving {
+    child: Child,
+    folder: PathBuf,
+    log: Arc<Mutex<Vec<String>>>,
+    /// Lines that were looked at before.
+    seen: usize,
+}
+
+/// Times that a test can wait for.
+const QUICK: &str = "[supervisor]\nfirst_delay = \"50ms\"\nlongest_delay = \"200ms\"\nheartbeat = \"100ms\"\n";
+
+impl Serving {
+    fn start(test: &str, config: &str) -> Serving {
+        Serving::start_with(test, config, |_| ())
+    }
+
+    fn start_with(test: &str, config: &str, prepare: impl FnOnce(&mut Command)) -> Serving {
+        let folder = folder(test);
+        fs::DirBuilder::new().mode(0o700).create(folder.join("run")).unwrap();
+        fs::write(folder.join("cameras.toml"), config).unwrap();
+        let mut command = camlease(&["serve", "--config", folder.join("cameras.toml").to_str().unwrap()]);
+        command.env("CAMLEASE_RUNTIME_DIR", folder.join("run")).env_remove("JOURNAL_STREAM");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let pipe = fs::metadata(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer))).unwrap();
+        command.env("PIPE", format!("{}:{}", pipe.dev(), pipe.ino()));
+        command.stdout(Stdio::null()).stderr(writer);
+        prepare(&mut command);
+        let child = command.spawn().unwrap();
+        drop(command); // and with it the pipe's end
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                eprintln!("  {line}");
+                lines.lock().unwrap().push(line);
+            }
+        });
+        Serving { child, folder, log, seen: 0 }
+    }
+
+    /// The next line that has this in it.
+    #[track_caller]
+    fn line(&mut self, text: &str) -> String {
+        let (log, from) = (self.log.clone(), self.seen);
+        let (at, line) = wait_for(&format!("\"{text}\" in the log"), || {
+            let log = log.lock().unwrap();
+            let at = (from..log.len()).find(|at| log[*at].contains(text))?;
+            Some((at, log[at].clone()))
+        });
+        self.seen = at + 1;
+        line
+    }
+
+    /// The pid of the process that is started next for this camera.
+    #[track_caller]
+    fn started(&mut self, name: &str) -> i32 {
+        let line = self.line(&format!("{name}: started (pid "));
+        line.rsplit(' ').next().unwrap().trim_end_matches(')').parse().unwrap()
+    }
+
+    #[track_caller]
+    fn served(&mut self, name: &str) -> i32 {
+        let pid = self.started(name);
+        self.line(&format!("{name}: ")); // whatever it says first comes from the process itself
+        self.wait_until_served(name);
+        pid
+    }
+
+    #[track_caller]
+    fn wait_until_served(&self, name: &str) {
+        let log = self.log.clone();
+        wait_for("the camera to be served", || {
+            let log = log.lock().unwrap();
+            let started = log.iter().rposition(|line| line.contains(&format!("{name}: started")))?;
+            log[started..]
+                .iter()
+                .any(|line| line.contains(&format!("{name}: ")) && line.contains(" is served"))
+                .then_some(())
+        });
+    }
+
+    fn count(&self, text: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+    }
+
+    fn configure(&self, config: &str) {
+        fs::write(self.folder.join("cameras.toml"), config).unwrap();
+        self.signal(Signal::SIGHUP);
+    }
+
+    fn signal(&self, sent: Signal) {
+        signal(self.child.id() as i32, sent);
+    }
+
+    fn left_in_the_runtime_folder(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.join("run")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(end_of(&mut self.child).code(), Some(0));
+        assert_eq!(self.left_in_the_runtime_folder(), Vec::<String>::new());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn wait_for_the_end_of(pid: i32) {
+    wait_for(&format!("the end of process {pid}"), || (!lives(pid)).then_some(()));
+}
+
+fn one(camera: &str, more: &str) -> String {
+    format!("[camera.front]\nuri = \"{camera}\"\n{more}\n{QUICK}")
+}
+
+#[test]
+fn a_worker_that_is_killed_is_started_again() {
+    let mut serving = Serving::start("killed", &one(&camera("killed"), ""));
+    let first = serving.served("front");
+    signal(first, Signal::SIGKILL);
+    serving.line("front: its process");
+    assert!(serving.line("front: started again in").ends_with("50 ms"));
+    let second = serving.served("front");
+    assert_ne!(first, second);
+    assert!(!lives(first));
+    signal(second, Signal::SIGKILL);
+    assert!(serving.line("front: started again in").ends_with("100 ms"), "the pause is doubled");
+    let third = serving.served("front");
+    serving.stop();
+    assert!(!lives(third));
+}
+
+#[test]
+fn a_worker_that_fails_again_and_again_is_left_alone_and_tried_once() {
+    let rules = "failures = 3\npause = \"400ms\"\n";
+    let mut serving = Serving::start("breaker", &(one(&camera("breaker"), "") + rules));
+    for _ in 0..3 {
+        let pid = serving.started("front");
+        signal(pid, Signal::SIGKILL);
+    }
+    let line = serving.line("left alone");
+    assert!(line.contains("front: it fails again and again (3 times within 1 min 0 s"), "{line}");
+    assert!(line.contains("left alone for 400 ms"), "{line}");
+    let pid = serving.started("front");
+    signal(pid, Signal::SIGKILL);
+    serving.line("left alone");
+    serving.served("front");
+    serving.stop();
+}
+
+#[test]
+fn a_worker_that_hangs_is_killed_and_replaced() {
+    let mut serving = Serving::start("hang", &(one(&camera("hang"), "") + "hang_timeout = \"1s\"\n"));
+    let pid = serving.served("front");
+    signal(pid, Signal::SIGSTOP);
+    let line = serving.line("was not well");
+    assert!(line.contains(&format!("(pid {pid}) was not well for 1.0 s: killed")), "{line}");
+    assert_ne!(serving.served("front"), pid);
+    assert!(!lives(pid));
+    serving.stop();
+}
+
+#[test]
+fn a_supervisor_that_was_stopped_itself_does_not_blame_its_workers() {
+    let mut serving = Serving::start("paused", &(one(&camera("paused"), "") + "hang_timeout = \"500ms\"\n"));
+    let pid = serving.served("front");
+    serving.signal(Signal::SIGSTOP);
+    std::thread::sleep(std::time::Duration::from_millis(1500)); // what a person at a debugger does
+    serving.signal(Signal::SIGCONT);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert!(lives(pid));
+    assert_eq!(serving.count("was not well"), 0);
+    serving.stop();
+}
+
+#[test]
+fn all_stop_in_order() {
+    let config = one(&camera("stop"), "") + &format!("[camera.back]\nuri = \"{}\"\n", camera("stop"));
+    for sent in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut serving = Serving::start("stop", &config);
+        let pids = [serving.started("back"), serving.started("front")];
+        ["back", "front"].iter().for_each(|name| serving.wait_until_served(name));
+        serving.signal(sent);
+        assert_eq!(end_of(&mut serving.child).code(), Some(0));
+        assert!(pids.iter().all(|pid| !lives(*pid)));
+        assert_eq!(serving.left_in_the_runtime_folder(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_stop_is_killed() {
+    let rules = "stop_grace = \"300ms\"\nhang_timeout = \"1h\"\n";
+    let mut serving = Serving::start("stubborn", &(one(&camera("stubborn"), "") + rules));
+    let pid = serving.served("front");
+    let frozen = Frozen::new(pid);
+    serving.signal(Signal::SIGTERM);
+    serving.line("did not stop in time: killed");
+    frozen.thaw();
+    assert_eq!(end_of(&mut serving.child).code(), Some(0));
+    assert!(!lives(pid));
+}
+
+#[test]
+fn a_worker_that_not_even_sigkill_ends_is_replaced() {
+    let mut serving = Serving::start("stuck", &(one(&camera("stuck"), "") + "hang_timeout = \"500ms\"\n"));
+    let pid = serving.served("front");
+    // Its end is seen by its tracer alone: to the supervisor it is a process that stays where it is.
+    let frozen = Frozen::new(pid);
+    serving.line("was not well for 500 ms: killed");
+    serving.line(&format!("its process (pid {pid}) hangs in the driver"));
+    assert_ne!(serving.served("front"), pid);
+    frozen.thaw();
+    serving.stop();
+}
+
+/// A process that is stopped for good, as a driver that hangs stops it: no SIGCONT has it go on, and nobody but the test
+/// sees its end.
+struct Frozen(Vec<i32>);
+
+impl Frozen {
+    fn new(pid: i32) -> Frozen {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let threads = threads.map(|thread| thread.unwrap().file_name().to_str().unwrap().parse().unwrap());
+        let threads: Vec<i32> = threads.collect();
+        for thread in &threads {
+            // SAFETY: requests without memory, about a process of this test's.
+            unsafe {
+                assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, *thread, 0, 0), 0, "{}", std::io::Error::last_os_error());
+                assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, *thread, 0, 0), 0);
+            }
+        }
+        Frozen(threads)
+    }
+
+    /// Lets it end that was killed.
+    #[track_caller]
+    fn thaw(mut self) {
+        wait_for("the end of the frozen process", || {
+            self.0.retain(|thread| {
+                let mut status = 0;
+                // SAFETY: the status is written into a variable of its type.
+                let waited = unsafe { libc::waitpid(*thread, &raw mut status, libc::__WALL | libc::WNOHANG) };
+                waited == 0 || waited > 0 && libc::WIFSTOPPED(status)
+            });
+            self.0.is_empty().then_some(())
+        });
+    }
+}
+
+#[test]
+fn nothing_remains_of_a_supervisor_that_is_killed() {
+    let busy = camera("orphan");
+    let config = one(&camera("orphan"), "") + &format!("[camera.waits]\nuri = \"{busy}\"\n");
+    let _holder = holder(&busy, "open");
+    let mut serving = Serving::start("orphan", &config);
+    let front = serving.started("front");
+    let waits = serving.started("waits");
+    serving.wait_until_served("front");
+    serving.line("waits: ");
+    serving.signal(Signal::SIGKILL);
+    end_of(&mut serving.child);
+    [front, waits].into_iter().for_each(wait_for_the_end_of);
+    assert_eq!(serving.left_in_the_runtime_folder(), Vec::<String>::new());
+}
+
+#[test]
+fn a_worker_that_hangs_does_not_outlive_its_supervisor() {
+    let rules = "hang_timeout = \"400ms\"\nstop_grace = \"200ms\"\n";
+    let mut serving = Serving::start("hung-orphan", &(one(&camera("hung-orphan"), "") + rules));
+    let pid = serving.served("front");
+    serving.signal(Signal::SIGSTOP);
+    signal(pid, Signal::SIGSTOP);
+    serving.signal(Signal::SIGKILL);
+    end_of(&mut serving.child);
+    wait_for_the_end_of(pid);
+}
+
+#[test]
+fn a_camera_that_is_not_there_or_busy_is_waited_for() {
+    let busy = camera("waits");
+    let config = one(&busy, "") + "[camera.absent]\nuri = \"/dev/video250\"\n";
+    let mut program = holder(&busy, "open");
+    let mut serving = Serving::start("waits", &config);
+    wait_for("both waits", || (serving.count("waiting for it") >= 2).then_some(()));
+    let said = serving.count("waiting for it");
+    std::thread::sleep(std::time::Duration::from_millis(4500)); // longer than one try
+    assert_eq!(serving.count("waiting for it"), said, "it is said once");
+    program.child.kill().unwrap();
+    serving.wait_until_served("front");
+    assert_eq!(serving.count("started (pid"), 2, "no process failed");
+    serving.stop();
+}
+
+#[test]
+fn what_changed_in_the_file_is_applied_and_nothing_else() {
+    let (front, back) = (camera("reload"), camera("reload"));
+    let config = |front_more: &str, more: &str| {
+        format!("[camera.front]\nuri = \"{front}\"\n{front_more}\n[camera.back]\nuri = \"{back}\"\n{more}\n{QUICK}")
+    };
+    let mut serving = Serving::start("reload", &config("", ""));
+    let (back_pid, front_pid) = (serving.started("back"), serving.started("front"));
+    ["back", "front"].iter().for_each(|name| serving.wait_until_served(name));
+
+    // In passing.
+    serving.configure(&config("controls = { Brightness = 77 }", ""));
+    serving.line("front: changed while it goes on");
+    assert!(lives(front_pid) && lives(back_pid));
+    // By a new process.
+    serving.configure(&config("controls = { Brightness = 77 }\nbuffers = 6", ""));
+    serving.line("front: changed: its process is started anew");
+    let front_pid = (serving.served("front"), front_pid);
+    assert!(!lives(front_pid.1) && lives(back_pid));
+    let front_pid = front_pid.0;
+
+    // Nothing.
+    serving.configure(&config("controls = { Brightness = 77 }\nbuffers = 6", ""));
+    serving.line("supervisor: the file was read again");
+    // With mistakes.
+    serving.configure(&config("bufers = 6\nfps = 0", ""));
+    serving.line("there is no key \"bufers\"; did you mean \"buffers\"?");
+    serving.line("all stays as it was");
+    assert!(serving.log.lock().unwrap().iter().any(|line| line.contains("fps = 0")), "all are told");
+    fs::remove_file(serving.folder.join("cameras.toml")).unwrap();
+    serving.signal(Signal::SIGHUP);
+    serving.line("all stays as it was");
+    assert!(lives(front_pid) && lives(back_pid));
+
+    // More, and fewer.
+    let third = camera("reload");
+    serving.configure(&config("buffers = 6", &format!("[camera.third]\nuri = \"{third}\"")));
+    let third_pid = serving.served("third");
+    serving.configure(&format!("[camera.third]\nuri = \"{third}\"\n{QUICK}"));
+    [front_pid, back_pid].into_iter().for_each(wait_for_the_end_of);
+    assert!(lives(third_pid));
+    assert_eq!(serving.count("started (pid"), 4);
+    serving.stop();
+}
+
+#[test]
+fn a_control_that_is_not_there_is_said_and_the_camera_served() {
+    let mut serving =
+        Serving::start("control", &one(&camera("control"), "controls = { Brigthness = 3, \"0x00980900\" = 9 }"));
+    let line = serving.line("there is no control");
+    assert!(line.contains("\"Brigthness\"; did you mean \"Brightness\"?"), "{line}");
+    serving.wait_until_served("front");
+    serving.stop();
+}
+
+/// What the service manager is sent, one message after the other.
+fn next_message(socket: &UnixDatagram) -> String {
+    let mut bytes = [0; 4096];
+    let count = socket.recv(&mut bytes).expect("a message for the service manager");
+    String::from_utf8(bytes[..count].to_vec()).unwrap()
+}
+
+#[track_caller]
+fn message_with(socket: &UnixDatagram, text: &str) -> String {
+    let found = std::iter::repeat_with(|| next_message(socket)).take(1000).find(|message| message.contains(text));
+    found.unwrap_or_else(|| panic!("\"{text}\" did not come"))
+}
+
+fn tells_the_service_manager(test: &str, address: &str, socket: &UnixDatagram) {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let config = one(&camera(test), "");
+    let mut serving = Serving::start_with(test, &config, |command| {
+        command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+    });
+    assert!(message_with(socket, "STATUS=").contains("front starting"));
+    assert!(message_with(socket, "STATUS=").contains("front"));
+    message_with(socket, "READY=1");
+    message_with(socket, "WATCHDOG=1");
+    let before = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    serving.configure(&config);
+    let reloading = message_with(socket, "RELOADING=1");
+    let told =
+        reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap().parse::<u128>().unwrap();
+    assert!(told >= std::time::Duration::from(before).as_micros(), "{reloading}");
+    message_with(socket, "READY=1");
+    message_with(socket, "WATCHDOG=1");
+    serving.stop();
+    message_with(socket, "STOPPING=1");
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let folder = folder("notify-socket");
+    let path = folder.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    tells_the_service_manager("notify", path.to_str().unwrap(), &socket);
+}
+
+#[test]
+fn the_service_manager_is_told_by_an_abstract_socket() {
+    let name = format!("camlease-test-notify-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    tells_the_service_manager("notify-abstract", &format!("@{name}"), &socket);
+}
+
+#[test]
+fn the_watchdog_is_not_fed_by_a_supervisor_that_hangs_and_workers_do_not_inherit_it() {
+    let folder = folder("watchdog-socket");
+    let path = folder.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut serving = Serving::start_with("watchdog", &one(&camera("watchdog"), ""), |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000").env_remove("WATCHDOG_PID");
+    });
+    let pid = serving.served("front");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(!environment.contains("NOTIFY_SOCKET") && !environment.contains("WATCHDOG"), "{environment}");
+    message_with(&socket, "WATCHDOG=1");
+    serving.signal(Signal::SIGSTOP);
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(700))).unwrap();
+    let mut bytes = [0; 4096];
+    // What was under way comes, and then nothing.
+    assert!((0..100).any(|_| socket.recv(&mut bytes).is_err()));
+    serving.signal(Signal::SIGCONT);
+    serving.stop();
+}
+
+#[test]
+fn lines_for_the_journal_have_their_level() {
+    let mut serving = Serving::start_with("journal", &one(&camera("journal"), ""), |command| {
+        let pipe =
+            command.get_envs().find(|(name, _)| *name == "PIPE").and_then(|(_, value)| value).unwrap().to_owned();
+        command.env("JOURNAL_STREAM", pipe);
+    });
+    serving.line("<6>front: started (pid ");
+    serving.line("<6>front: ");
+    serving.stop();
+    assert!(serving.log.lock().unwrap().iter().all(|line| line.starts_with('<')));
+}
+
+#[test]
+fn lines_for_programs_are_json() {
+    let folder = folder("json-log");
+    fs::write(folder.join("cameras.toml"), one(&camera("json-log"), "")).unwrap();
+    let mut command = camlease(&["--json", "serve", "--config", folder.join("cameras.toml").to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for _ in 0..2 {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!((&line["level"], &line["camera"]), (&"info".into(), &"front".into()), "{line}");
+    }
+    signal(child.id() as i32, Signal::SIGTERM);
+    assert_eq!(end_of(&mut child).code(), Some(0));
+    drop(lines);
+}
+
+#[test]
+fn a_file_with_mistakes_is_not_served() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-configs/many.toml");
+    let (code, _, err) = support::run(&["serve", "--config", file.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(err.contains("did you mean \"width\"?"), "{err}");
+}

@@ -1,0 +1,546 @@
+//! `shared:NAME`: a camera that another process has and publishes. Frames are read where that wrote them; their memory
+//! is mapped read-only and handled as a driver's.
+//!
+//! `every=N` takes every Nth frame, `rate=R` at most R in a second.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream};
+use crate::error::{Error, Kind, Result};
+use crate::format::{Control, Format, StreamFormat, StreamRequest};
+use crate::holders::{self, Activity, Holders};
+use crate::kernel::{Closing, Epoll, Event, Fd, Timer, monotonic_ns};
+use crate::lease::{self, Filing};
+use crate::memory::Buffer;
+use crate::share::link::{self, Link, News, Passed, serving};
+use crate::share::memory::Mapping;
+use crate::share::ring::{self, Reader, Taken};
+use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
+use crate::uri::Options;
+use crate::{policy, timed};
+
+#[derive(Clone)]
+pub struct Shared {
+    uri: String,
+    name: String,
+    every: u64,
+    /// Least time between two frames.
+    interval_ns: i64,
+    /// What this reader calls itself.
+    reader: String,
+    monitor: bool,
+}
+
+impl Shared {
+    pub fn new(options: &Options) -> Result<Shared> {
+        options.only(&["every", "rate"])?;
+        let name = options.target.clone();
+        if !lease::is_share_name(&name) {
+            let most = policy::SHARE_NAME_MOST;
+            return Err(
+                options.invalid(format!("a name has up to {most} letters, digits, dots, dashes and underscores"))
+            );
+        }
+        let interval_ns = match options.has("rate") {
+            true => 1_000_000_000 / options.number("rate", 1, 1..=u64::from(policy::FPS_MOST))? as i64,
+            false => 0,
+        };
+        let every = options.number("every", 1, 1..=1_000_000)?;
+        Ok(Shared { uri: options.uri.clone(), name, every, interval_ns, reader: String::new(), monitor: false })
+    }
+
+    /// Who reads, and whether it will command nothing.
+    pub fn for_reader(self, reader: &str, monitor: bool) -> Shared {
+        Shared { reader: reader.to_owned(), monitor, ..self }
+    }
+
+    /// One of that name.
+    pub fn named(name: &str) -> Shared {
+        let uri = format!("shared:{name}");
+        Shared { uri, name: name.to_owned(), every: 1, interval_ns: 0, reader: String::new(), monitor: false }
+    }
+
+    fn connect(&self) -> Result<(Link, Map)> {
+        Link::connect(&self.name, &self.reader, self.monitor, policy::SHARE_ANSWER)
+    }
+}
+
+/// The cameras that are shared now.
+pub fn list() -> Vec<Found> {
+    let of = |served: link::Served| {
+        let identity = Identity {
+            uri: format!("shared:{}", served.name),
+            name: served.name,
+            driver: "shared".into(),
+            ..Identity::default()
+        };
+        Found { identity, state: if served.streaming { State::Streaming } else { State::Open } }
+    };
+    link::shares().into_iter().map(of).collect()
+}
+
+impl Source for Shared {
+    fn acquire(&mut self) -> Result<Box<dyn Device>> {
+        let (link, welcome) = self.connect()?;
+        let text = |key: &str| word(&welcome, key).unwrap_or("").to_owned();
+        let identity = Identity {
+            uri: self.uri.clone(),
+            name: text("camera"),
+            driver: text("driver"),
+            serial: text("serial"),
+            bus: text("bus"),
+        };
+        Ok(Box::new(Served { source: self.clone(), identity, link: Mutex::new(Some(link)) }))
+    }
+
+    fn notice(&mut self) -> Result<Notice> {
+        Ok(Notice { folders: lease::folders(), ..Notice::default() })
+    }
+
+    fn holders(&self) -> Holders {
+        let serving = serving(&self.name);
+        let holder = serving.and_then(|found| {
+            let activity = if found.record.streaming { Activity::Streaming } else { Activity::Open };
+            let holder = holders::known(found.pid, activity)?;
+            Some(holders::Holder { lease: Some(found.record), ..holder })
+        });
+        Holders { list: holder.into_iter().collect(), unreadable: 0 }
+    }
+
+    fn filings(&self) -> Vec<Filing> {
+        Vec::new()
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.uri))
+    }
+
+    fn receive(&mut self, _camera: Fd) -> Result<Box<dyn Device>> {
+        Err(Error::new(Kind::Unsupported, format!("{}: a shared camera is not handed over", self.uri)))
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        formats(&self.connect()?.0)
+    }
+}
+
+fn no_port(uri: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("{uri}: a shared camera has no port of its own"))
+        .hint("reset the camera behind it")
+}
+
+fn unreadable(uri: &str) -> Error {
+    Error::new(Kind::Internal, format!("{uri}: its process answers in words that this version does not know"))
+}
+
+fn formats(link: &Link) -> Result<Vec<Format>> {
+    let answer = link.ask(map(serde_json::json!({ "do": "formats" })), policy::SHARE_ANSWER)?;
+    let list = answer.get("formats").and_then(Value::as_array);
+    Ok(list.into_iter().flatten().filter_map(wire::offer_of).collect())
+}
+
+/// A connection to the process that has the camera.
+struct Served {
+    source: Shared,
+    identity: Identity,
+    /// `None` while that process is gone.
+    link: Mutex<Option<Link>>,
+}
+
+impl Served {
+    fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
+        let mut link = timed::lock(&self.link);
+        if link.is_none() {
+            *link = Some(self.source.connect()?.0);
+        }
+        let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };
+        connected.ask(request, timeout).inspect_err(|error| {
+            // The next call connects anew.
+            if error.kind() == Kind::Disconnected {
+                *link = None;
+            }
+        })
+    }
+
+    fn control_call(&self, id: u32, value: Option<i64>) -> Result<i64> {
+        let mut request = map(serde_json::json!({ "do": "control", "control": id }));
+        request.extend(value.map(|value| ("value".to_owned(), value.into())));
+        let answer = self.ask(request, policy::SHARE_ANSWER)?;
+        answer.get("value").and_then(Value::as_i64).ok_or_else(|| unreadable(&self.identity.uri))
+    }
+}
+
+impl Device for Served {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn formats(&self) -> Result<Vec<Format>> {
+        formats(&self.source.connect()?.0)
+    }
+
+    fn controls(&self) -> Result<Vec<Control>> {
+        let answer = self.ask(map(serde_json::json!({ "do": "controls" })), policy::SHARE_ANSWER)?;
+        let list = answer.get("controls").and_then(Value::as_array);
+        Ok(list.into_iter().flatten().filter_map(wire::control_of).collect())
+    }
+
+    fn control(&self, id: u32) -> Result<i64> {
+        self.control_call(id, None)
+    }
+
+    fn set_control(&self, id: u32, value: i64) -> Result<()> {
+        self.control_call(id, Some(value)).map(drop)
+    }
+
+    fn command(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
+        self.ask(request, timeout)
+    }
+
+    fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {
+        Ok(Box::new(Attached::begin(self.source.clone(), request)?))
+    }
+
+    fn port(&self) -> Result<Box<dyn Port>> {
+        Err(no_port(&self.identity.uri))
+    }
+
+    fn filing(&self) -> Option<Filing> {
+        None
+    }
+
+    fn hand_over(self: Box<Self>) -> Option<Fd> {
+        None
+    }
+
+    fn let_go(self: Box<Self>) -> Option<Closing> {
+        None
+    }
+}
+
+/// A stream that is read where another process writes it.
+struct Attached {
+    source: Shared,
+    attachment: Attachment,
+    format: StreamFormat,
+    link: Option<Link>,
+    ring: Option<Ring>,
+    /// Counts rings: a frame belongs to one of them.
+    rings: u16,
+    /// The ring's event, the link, and the timer while the process is away.
+    ready: Epoll,
+    retry: Timer,
+    /// Why no frames come.
+    trouble: Option<Error>,
+    /// The format is another one than that which was asked for last.
+    is_reformatted: bool,
+}
+
+/// The memory of one generation of frames.
+struct Ring {
+    file: Fd,
+    header: Mapping,
+    control: Mapping,
+    wake: Event,
+    reader: Reader,
+    geometry: Geometry,
+    /// Mapped when a frame came in them first.
+    buffers: Vec<Option<Arc<Buffer>>>,
+    /// The reader holds as many as it may, and is not to be woken before it gives one back.
+    is_full: bool,
+}
+
+impl Ring {
+    fn header(&self) -> &ring::Header {
+        // SAFETY: a struct of atomics.
+        unsafe { self.header.atomics() }
+    }
+
+    fn control(&self) -> &ring::Control {
+        // SAFETY: a struct of atomics.
+        unsafe { self.control.atomics() }
+    }
+
+    fn buffer(&mut self, slot: usize) -> Result<Arc<Buffer>> {
+        let place = &mut self.buffers[slot];
+        if let Some(buffer) = place {
+            return Ok(buffer.clone());
+        }
+        let planes: Vec<(i64, usize)> = (0..self.geometry.planes.len())
+            .map(|plane| self.geometry.plane(slot, plane))
+            .map(|(at, length)| (at as i64, length))
+            .collect();
+        let buffer = Buffer::map(self.file.number(), &planes)
+            .map_err(|e| Error::system("mapping the frames of a shared camera", e))?;
+        Ok(place.insert(buffer).clone())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Frames that are out become copies: the writer may use their memory from now on.
+        self.buffers.iter().flatten().for_each(|buffer| buffer.detach());
+    }
+}
+
+impl Attached {
+    fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
+        let failed = |e| Error::system(format!("{}: creating its descriptors", source.uri), e);
+        let (ready, retry) = (Epoll::new().map_err(failed)?, Timer::new().map_err(failed)?);
+        ready.add(retry.fd()).map_err(failed)?;
+        let attachment = Attachment {
+            mode: wire::mode_of(request.drop_policy, source.every, source.interval_ns),
+            hold: request.buffers,
+            wants: request.clone(),
+        };
+        let format = StreamFormat::default();
+        let mut attached = Attached {
+            source,
+            attachment,
+            format,
+            link: None,
+            ring: None,
+            rings: 0,
+            ready,
+            retry,
+            trouble: None,
+            is_reformatted: false,
+        };
+        let link = attached.source.connect()?.0;
+        attached.attach(link)?;
+        let deadline = Instant::now() + policy::SHARE_START;
+        while attached.ring.is_none() {
+            let news = match &attached.link {
+                Some(link) => link.await_news(deadline)?,
+                None => News::Gone,
+            };
+            attached.take_in(news)?;
+            if let Some(trouble) = attached.trouble.take() {
+                return Err(trouble);
+            }
+        }
+        let most = request.max_bytes;
+        let needed = attached.format.bytes();
+        if most != 0 && needed > most {
+            return Err(Error::new(
+                Kind::Budget,
+                format!(
+                    "{}: its frames that may be held are {needed} bytes, more than max_bytes = {most}",
+                    attached.source.uri
+                ),
+            )
+            .hint("raise max_bytes, or hold fewer frames (buffers)"));
+        }
+        Ok(attached)
+    }
+
+    /// Asks for frames over a new link. Their memory comes later.
+    fn attach(&mut self, link: Link) -> Result<()> {
+        self.ready.add(link.fd()).map_err(|e| Error::system(format!("{}: watching it", self.source.uri), e))?;
+        self.leave();
+        self.link.insert(link).send(wire::of_attachment(&self.attachment)).map(drop)
+    }
+
+    /// Deals with what came over the link. An error where frames will not come from it any more.
+    fn take_in(&mut self, news: News) -> Result<()> {
+        match news {
+            News::Nothing => Ok(()),
+            News::Gone => Err(self.lose()),
+            News::Message(message, passed) => match word(&message, "event") {
+                Some("generation") => self.enter(&message, passed),
+                Some("trouble") => {
+                    self.trouble = Some(wire::failure_of(&message));
+                    Ok(())
+                }
+                None if message.get("ok") == Some(&Value::Bool(false)) => Err(wire::failure_of(&message)),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Goes over to a new ring.
+    fn enter(&mut self, message: &Map, [file, control, wake]: Passed) -> Result<()> {
+        let uri = &self.source.uri.clone();
+        let (Some(file), Some(control), Some(wake)) = (file, control, wake) else { return Err(unreadable(uri)) };
+        let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
+        let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
+        let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
+        if length(&control).map_err(failed)? < policy::PAGE as u64 {
+            return Err(unreadable(uri));
+        }
+        let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
+        let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
+        let wake = Event::from_fd(wake);
+        self.leave();
+        self.ready.add(wake.fd()).map_err(failed)?;
+        // SAFETY: a struct of atomics.
+        let reader =
+            Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.slots, generation.quota);
+        let buffers = vec![None; generation.geometry.slots];
+        let geometry = generation.geometry;
+        self.ring = Some(Ring { file, header, control, wake, reader, geometry, buffers, is_full: false });
+        self.rings = self.rings.wrapping_add(1);
+        self.format = generation.format;
+        self.is_reformatted = true;
+        self.trouble = None;
+        self.arm(false);
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if let Some(ring) = self.ring.take() {
+            self.ready.remove(ring.wake.fd());
+        }
+    }
+
+    /// The process is gone. Frames that are out stay as they are: nobody writes them any more.
+    fn lose(&mut self) -> Error {
+        let uri = &self.source.uri;
+        let gone = Error::new(Kind::Disconnected, format!("{uri}: its process is gone"))
+            .hint("frames come again when that returns");
+        self.refused(&gone);
+        gone
+    }
+
+    /// Frames will not come over this link any more: a new one is tried a little later.
+    fn refused(&mut self, why: &Error) {
+        if let Some(link) = self.link.take() {
+            self.ready.remove(link.fd());
+        }
+        if let Some(ring) = &self.ring {
+            self.ready.remove(ring.wake.fd());
+        }
+        self.trouble = Some(why.clone());
+        self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
+    }
+
+    /// Looks whether the process is back.
+    fn return_to(&mut self) {
+        self.retry.arm(None);
+        let Shared { name, reader, monitor, .. } = &self.source;
+        let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
+        if let Err(error) = link.and_then(|(link, _)| self.attach(link)) {
+            log::debug!("{error}");
+            let why = self.trouble.take().unwrap_or(error);
+            self.refused(&why);
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Filled>> {
+        let rings = self.rings;
+        let Some(ring) = &mut self.ring else { return Ok(None) };
+        // SAFETY: structs of atomics.
+        let (header, control): (&ring::Header, &ring::Control) =
+            unsafe { (ring.header.atomics(), ring.control.atomics()) };
+        let (slot, told) = match ring.reader.take(header, control) {
+            Taken::Frame { slot, told } => (slot, told),
+            Taken::Full => {
+                ring.is_full = true;
+                return Ok(None);
+            }
+            Taken::Nothing => return Ok(None),
+        };
+        let buffer = match ring.buffer(slot) {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                let control = &ring.control;
+                // SAFETY: a struct of atomics.
+                ring.reader.release(unsafe { control.atomics() }, slot);
+                return Err(error);
+            }
+        };
+        Ok(Some(Filled {
+            index: u32::from(rings) << 16 | slot as u32,
+            buffer,
+            offset: told.offset.map(|offset| offset as usize),
+            used: told.used.map(|used| used as usize),
+            sequence: told.sequence,
+            timestamp_ns: told.timestamp_ns,
+            corrupt: told.corrupt,
+        }))
+    }
+
+    /// Has the descriptor be readable when there is a frame, and not before.
+    fn arm(&mut self, got_one: bool) {
+        let Some(ring) = &self.ring else { return };
+        // While the writer has not taken notice of the wait, it has not signalled. It may be about to: then the descriptor
+        // is readable once for nothing.
+        if !got_one || !ring.control().waits() {
+            ring.wake.clear();
+        }
+        let (header, control) = (ring.header(), ring.control());
+        if !ring.is_full && !ring.reader.wait(header, control) && ring.reader.behind(header) > 0 {
+            ring.wake.signal(); // it came meanwhile
+        }
+    }
+}
+
+impl Stream for Attached {
+    fn format(&self) -> &StreamFormat {
+        &self.format
+    }
+
+    fn poll_fd(&self) -> RawFd {
+        self.ready.fd()
+    }
+
+    fn dequeue(&mut self, _can_wait: bool) -> Result<Option<Filled>> {
+        if let Some(filled) = self.take()? {
+            self.arm(true);
+            return Ok(Some(filled));
+        }
+        if self.link.is_none() {
+            self.return_to();
+        }
+        while let Some(link) = &self.link {
+            match link.news() {
+                News::Nothing => break,
+                news => self.take_in(news).inspect_err(|error| self.refused(error))?,
+            }
+        }
+        let taken = self.take()?;
+        self.arm(taken.is_some());
+        Ok(taken)
+    }
+
+    fn requeue(&mut self, index: u32) -> Result<()> {
+        let (rings, slot) = ((index >> 16) as u16, (index & 0xffff) as usize);
+        if rings != self.rings {
+            return Ok(()); // its ring is gone
+        }
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        // SAFETY: a struct of atomics.
+        ring.reader.release(unsafe { ring.control.atomics() }, slot);
+        if std::mem::take(&mut ring.is_full) {
+            self.arm(false);
+        }
+        Ok(())
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_new_format(&mut self) -> bool {
+        std::mem::take(&mut self.is_reformatted)
+    }
+
+    fn trouble(&self) -> Option<Error> {
+        self.trouble.clone()
+    }
+
+    fn behind(&self) -> u64 {
+        self.ring.as_ref().map_or(0, |ring| ring.reader.behind(ring.header()))
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // First, and then the link: what is held is the writer's again once that is closed.
+        self.leave();
+    }
+}

@@ -1,0 +1,158 @@
+//! A camera that is shared: the stream is the share's, all else stays the host's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Camera, ENDS, Shared};
+use crate::error::{Error, Kind, Result};
+use crate::format::{Control, Format, StreamFormat, StreamRequest};
+use crate::frame::Frame;
+use crate::share::wire::Map;
+use crate::share::{Feed, Share, ShareInfo, ShareOptions};
+use crate::{fork, policy, signals, timed};
+
+impl Camera {
+    /// Shares the camera: other processes, and this one, read it as `shared:NAME`, until it is closed or no longer
+    /// shared. Its stream is the share's meanwhile.
+    pub fn share(&self, options: ShareOptions) -> Result<()> {
+        let _inside = signals::inside();
+        let shared = &self.shared;
+        shared.check()?;
+        if shared.is_shared.swap(true, Ordering::SeqCst) {
+            return Err(shared.wrong_state("it is shared already"));
+        }
+        let begun = (|| {
+            if timed::lock(&shared.stream).stream.is_some() {
+                return Err(shared
+                    .wrong_state("it streams")
+                    .hint("stop it first: a shared camera is started by its readers"));
+            }
+            let feed: Arc<dyn Feed> = shared.clone();
+            Share::begin(options, shared.identity.clone(), Some(Arc::downgrade(&feed)))
+        })();
+        let share = begun.inspect_err(|_| shared.is_shared.store(false, Ordering::SeqCst))?;
+        if let Some(lease) = timed::lock(&shared.lease).as_ref() {
+            lease.set_share(Some(share.name()));
+        }
+        *timed::lock(&shared.share) = Some(share);
+        // A close that came meanwhile found none to end.
+        shared.check().inspect_err(|_| drop(shared.take_share()))
+    }
+
+    /// Shares it no longer: readers see that it is gone. It does not stream then.
+    pub fn unshare(&self) -> Result<()> {
+        let _inside = signals::inside();
+        let shared = &self.shared;
+        if shared.epoch != fork::epoch() {
+            return Err(shared.refusal());
+        }
+        let share = shared.take_share().ok_or_else(|| shared.wrong_state("it is not shared"))?;
+        share.end_by(Instant::now() + policy::HAND_OVER_END);
+        if let Some(lease) = timed::lock(&shared.lease).as_ref() {
+            lease.set_share(None);
+        }
+        shared.is_shared.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    pub fn share_info(&self) -> Option<ShareInfo> {
+        timed::lock(&self.shared.share).as_ref().map(Share::info)
+    }
+
+    /// Sends a command to the process that shares the camera; its answer. On the handle of the one who shares it, "status"
+    /// alone is known.
+    pub fn command(&self, request: Map, timeout: Duration) -> Result<Map> {
+        if let Some(share) = timed::lock(&self.shared.share).as_ref() {
+            return match request.get("do").and_then(|verb| verb.as_str()) {
+                Some("status") => Ok(share.status()),
+                _ => Err(self.shared.wrong_state("commands to a camera that this process shares go to shared:NAME")),
+            };
+        }
+        self.shared.with_device(|device| device.command(request, timeout))
+    }
+}
+
+impl Shared {
+    /// Whether the host may stream.
+    pub(super) fn is_the_hosts(&self) -> Result<()> {
+        match self.is_shared.load(Ordering::Relaxed) && self.check().is_ok() {
+            false => Ok(()),
+            true => Err(self.is_the_shares()),
+        }
+    }
+
+    #[cold]
+    fn is_the_shares(&self) -> Error {
+        let name = timed::lock(&self.share).as_ref().map(|share| share.name().to_owned()).unwrap_or_default();
+        self.wrong_state(&format!("it is shared as \"{name}\"")).hint(format!("open shared:{name} to read it"))
+    }
+
+    /// Not to be dropped under a lock: that waits for its threads.
+    pub(super) fn take_share(&self) -> Option<Share> {
+        timed::lock(&self.share).take()
+    }
+
+    /// The device is gone from under a camera that had not ended.
+    fn lose(&self, reason: &Error) {
+        *timed::lock(&self.lost) = reason.message().to_owned();
+        if self.mark_ended(Kind::Disconnected) {
+            let device = self.take_device(None, false);
+            // First: another holder's lease must not stand beside it.
+            drop(self.take_lease());
+            drop(device);
+        }
+    }
+}
+
+impl Feed for Shared {
+    fn formats(&self) -> Result<Vec<Format>> {
+        self.with_device(|device| device.formats())
+    }
+
+    fn controls(&self) -> Result<Vec<Control>> {
+        self.with_device(|device| device.controls())
+    }
+
+    fn control(&self, id: u32) -> Result<i64> {
+        self.with_device(|device| device.control(id))
+    }
+
+    fn set_control(&self, id: u32, value: i64) -> Result<()> {
+        self.with_device(|device| device.set_control(id, value))
+    }
+
+    fn begin(&self, request: &StreamRequest) -> Result<StreamFormat> {
+        let format = self.start(request)?;
+        self.tell_sharing(true);
+        Ok(format)
+    }
+
+    fn end(&self) -> Result<()> {
+        self.tell_sharing(false);
+        self.stop()
+    }
+
+    fn next(self: Arc<Self>, timeout: Duration) -> Result<Frame> {
+        self.next_frame(Some(timeout))
+    }
+
+    fn recover(self: Arc<Self>, reason: &Error, timeout: Duration) -> Result<()> {
+        if self.ended.load(Ordering::SeqCst) == 0 {
+            self.lose(reason);
+        }
+        match self.ended.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            end if usize::from(end) > ENDS.len() => Err(self.refusal()),
+            _ => self.regain_within(Some(timeout)),
+        }
+    }
+}
+
+impl Shared {
+    fn tell_sharing(&self, streams: bool) {
+        if let Some(share) = timed::lock(&self.share).as_ref() {
+            share.set_streaming(streams);
+        }
+    }
+}

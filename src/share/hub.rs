@@ -1,0 +1,570 @@
+//! What the threads of a shared camera have in common: its ring, its readers, and what was asked of it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::memory::{Mapping, written_here, written_there};
+use super::ring::{Control, Header, Mode, PLANES_MOST, SLOTS_MOST, Told, Writer};
+use super::wire::{self, Geometry, Map, map};
+use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
+use crate::backend::Identity;
+use crate::error::{Error, Kind, Result};
+use crate::format::{StreamFormat, StreamRequest};
+use crate::kernel::{Event, Fd, MessageSocket, Peer, monotonic_ns};
+use crate::{policy, timed};
+
+pub struct Hub {
+    pub name: String,
+    pub identity: Identity,
+    pub readers: Allowed,
+    pub commanders: Allowed,
+    pub commands: Option<Arc<dyn Commands>>,
+    /// Where frames come from; `None` where the host publishes its own.
+    pub feed: Option<Weak<dyn Feed>>,
+    start: ShareStart,
+    history: u32,
+    max_bytes: u64,
+    state: Mutex<State>,
+    /// Something for the thread that publishes: an order, or a reader that came.
+    pub orders: Event,
+    /// Something for the thread that listens: an order was carried out, or a reader is to go.
+    pub results: Event,
+    /// When each of the threads stepped last, in nanoseconds of CLOCK_MONOTONIC.
+    pub published_at: AtomicI64,
+    pub listened_at: AtomicI64,
+    clients: AtomicU64,
+}
+
+/// Who asked, by what number, and how it went.
+type Answer = (u64, Value, Result<Map>);
+
+struct State {
+    generation: Option<Generation>,
+    generations: u64,
+    /// What is streamed, or will be.
+    request: StreamRequest,
+    format: Option<StreamFormat>,
+    readers: Vec<Reader>,
+    /// By command: streams or not, whoever reads.
+    ordered: Option<bool>,
+    /// Why nothing is streamed though it should be.
+    trouble: Option<Error>,
+    orders: VecDeque<Order>,
+    done: Vec<Answer>,
+    /// Readers who broke the protocol: their clients are to be sent away.
+    expelled: Vec<u64>,
+    published: u64,
+    /// Frames for which there was no slot.
+    dropped: u64,
+}
+
+/// The memory of one format's frames.
+struct Generation {
+    number: u64,
+    file: Fd,
+    ring: Arc<Ring>,
+    writer: Writer,
+}
+
+pub struct Ring {
+    memory: Mapping,
+    geometry: Geometry,
+}
+
+impl Ring {
+    fn header(&self) -> &Header {
+        // SAFETY: a struct of atomics.
+        unsafe { self.memory.atomics() }
+    }
+}
+
+/// One who reads.
+pub struct Reader {
+    /// Its client.
+    pub client: u64,
+    pub socket: Arc<MessageSocket>,
+    pub name: String,
+    pub peer: Peer,
+    pub mode: Mode,
+    pub quota: u32,
+    /// The size and format that it cannot do without; 0 for any.
+    pub pinned: StreamRequest,
+    since_ns: i64,
+    attached: Option<Attached>,
+}
+
+/// What a reader shares with the writer alone.
+struct Attached {
+    control: Mapping,
+    wake: Event,
+}
+
+impl Attached {
+    fn control(&self) -> &Control {
+        // SAFETY: a struct of atomics.
+        unsafe { self.control.atomics() }
+    }
+}
+
+/// Something that the thread which streams is asked to do.
+pub struct Order {
+    pub client: u64,
+    pub id: Value,
+    pub what: What,
+}
+
+pub enum What {
+    Start,
+    Stop,
+    Format(StreamRequest),
+}
+
+impl Hub {
+    pub fn new(options: ShareOptions, identity: Identity, feed: Option<Weak<dyn Feed>>) -> std::io::Result<Hub> {
+        let or = |asked, default| if asked == 0 { default } else { asked };
+        let now = monotonic_ns();
+        Ok(Hub {
+            name: options.name,
+            identity,
+            readers: options.readers,
+            commanders: options.commanders,
+            commands: options.commands,
+            feed,
+            start: options.start,
+            history: or(options.history, policy::SHARE_HISTORY).min(policy::SHARE_HISTORY_MOST),
+            max_bytes: match options.max_bytes {
+                0 => policy::SHARE_BYTES,
+                most => most,
+            },
+            state: Mutex::new(State {
+                generation: None,
+                generations: 0,
+                request: options.request,
+                format: None,
+                readers: Vec::new(),
+                ordered: None,
+                trouble: None,
+                orders: VecDeque::new(),
+                done: Vec::new(),
+                expelled: Vec::new(),
+                published: 0,
+                dropped: 0,
+            }),
+            orders: Event::new()?,
+            results: Event::new()?,
+            published_at: AtomicI64::new(now),
+            listened_at: AtomicI64::new(now),
+            clients: AtomicU64::new(0),
+        })
+    }
+
+    // For the one who publishes.
+
+    /// Memory for frames of a new format: all readers are given it. Those of the former one see that it has ended.
+    pub fn begin_generation(&self, format: &StreamFormat) -> Result<()> {
+        let frame: usize = Geometry::of(format, 1).slot_bytes;
+        let slots = (self.max_bytes / frame.max(1) as u64).min(SLOTS_MOST as u64) as usize;
+        let least = self.history as usize + policy::SHARE_SPARE as usize;
+        if slots < least {
+            return Err(Error::new(
+                Kind::Budget,
+                format!(
+                    "shared:{}: {least} frames of {frame} bytes do not fit into {} bytes",
+                    self.name, self.max_bytes
+                ),
+            )
+            .hint("raise max_bytes, or keep fewer frames (history)"));
+        }
+        let geometry = Geometry::of(format, slots);
+        let failed = |e| Error::system(format!("shared:{}: memory of {} bytes", self.name, geometry.bytes()), e);
+        let (file, memory) = written_here(geometry.bytes()).map_err(failed)?;
+        // What is certain to be used: the first frames are not to wait for memory.
+        memory.populate(geometry.first, least * geometry.slot_bytes);
+        let ring = Arc::new(Ring { memory, geometry });
+        let mut state = timed::lock(&self.state);
+        state.end_generation();
+        state.generations += 1;
+        let number = state.generations;
+        let writer = Writer::new(slots, self.history.into());
+        state.generation = Some(Generation { number, file, ring, writer });
+        state.format = Some(format.clone());
+        state.trouble = None;
+        let state = &mut *state;
+        let mut quota_left = state.capacity(self.history);
+        for reader in &mut state.readers {
+            reader.quota = reader.quota.min(quota_left).max(1);
+            quota_left = quota_left.saturating_sub(reader.quota);
+            if let Some(generation) = &state.generation {
+                give(&self.name, reader, generation, format, &mut state.expelled);
+            }
+        }
+        self.results.signal();
+        Ok(())
+    }
+
+    /// No further frame comes, for a reason where there is one: readers are told.
+    pub fn end_generation(&self, trouble: Option<Error>) {
+        let mut state = timed::lock(&self.state);
+        state.end_generation();
+        state.trouble = trouble;
+        let Some(trouble) = &state.trouble else { return };
+        let mut event = wire::failure(trouble);
+        event.insert("event".into(), "trouble".into());
+        let line = wire::to_line(event);
+        for reader in &state.readers {
+            let _ = reader.socket.send(&line, &[]);
+        }
+    }
+
+    /// Copies a frame into the ring and shows it to the readers. False when there was no slot for it.
+    pub fn publish(&self, planes: &[&[u8]], told: Told) -> bool {
+        let Some((ring, slot)) = self.take_slot() else { return false };
+        let mut told = Told { used: [0; PLANES_MOST], offset: [0; PLANES_MOST], ..told };
+        for (plane, bytes) in planes.iter().enumerate().take(ring.geometry.planes.len()) {
+            let (at, length) = ring.geometry.plane(slot, plane);
+            let bytes = &bytes[..bytes.len().min(length)];
+            ring.memory.write(at, bytes);
+            told.used[plane] = bytes.len() as u64;
+        }
+        let mut state = timed::lock(&self.state);
+        let state = &mut *state;
+        // It may have ended meanwhile.
+        let Some(generation) = state.generation.as_mut().filter(|now| Arc::ptr_eq(&now.ring, &ring)) else {
+            return false;
+        };
+        let published = generation.writer.publish(ring.header(), slot, &told);
+        state.published += 1;
+        for attached in state.readers.iter().filter_map(|reader| reader.attached.as_ref()) {
+            if attached.control().is_to_be_woken(published, told.timestamp_ns) {
+                attached.wake.signal();
+            }
+        }
+        true
+    }
+
+    fn take_slot(&self) -> Option<(Arc<Ring>, usize)> {
+        let mut state = timed::lock(&self.state);
+        let State { generation, readers, expelled, dropped, .. } = &mut *state;
+        let generation = generation.as_mut()?;
+        // One who holds more than it may, which no reader of ours does, holds nothing.
+        readers.retain(|reader| {
+            let held = reader.attached.as_ref().map_or(0, |attached| attached.control().held());
+            let obeys = held.count_ones() <= reader.quota + 1;
+            if !obeys {
+                log::warn!("shared:{}: {} (pid {}) holds more than it may", self.name, reader.name, reader.peer.pid);
+                expelled.push(reader.client);
+                self.results.signal();
+            }
+            obeys
+        });
+        let quota = |reader: &Reader, held: u64| if held.count_ones() <= reader.quota + 1 { held } else { 0 };
+        let held = || {
+            let each = readers.iter().filter_map(|reader| Some((reader, reader.attached.as_ref()?)));
+            each.fold(0, |all, (reader, attached)| all | quota(reader, attached.control().held()))
+        };
+        let ring = generation.ring.clone();
+        let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, held);
+        *dropped += u64::from(slot.is_none());
+        slot.map(|slot| (ring, slot))
+    }
+
+    /// Whether frames are wanted: by command, always, or by somebody who reads.
+    pub fn is_wanted(&self) -> bool {
+        let state = timed::lock(&self.state);
+        state.ordered.unwrap_or(self.start == ShareStart::Always || !state.readers.is_empty())
+    }
+
+    pub fn request(&self) -> StreamRequest {
+        timed::lock(&self.state).request.clone()
+    }
+
+    pub fn set_request(&self, request: StreamRequest) {
+        timed::lock(&self.state).request = request;
+    }
+
+    pub fn format(&self) -> Option<StreamFormat> {
+        timed::lock(&self.state).format.clone()
+    }
+
+    /// Whether it was stopped by command.
+    pub fn is_stopped(&self) -> bool {
+        timed::lock(&self.state).ordered == Some(false)
+    }
+
+    /// Whether readers have been told of this failure.
+    pub fn has_trouble(&self, error: &Error) -> bool {
+        timed::lock(&self.state).trouble.as_ref().is_some_and(|known| known.message() == error.message())
+    }
+
+    pub fn set_ordered(&self, streams: bool) {
+        timed::lock(&self.state).ordered = Some(streams);
+    }
+
+    pub fn next_order(&self) -> Option<Order> {
+        timed::lock(&self.state).orders.pop_front()
+    }
+
+    pub fn is_done(&self, order: Order, outcome: Result<Map>) {
+        timed::lock(&self.state).done.push((order.client, order.id, outcome));
+        self.results.signal();
+    }
+
+    // For the one who listens.
+
+    pub fn order(&self, order: Order) {
+        timed::lock(&self.state).orders.push_back(order);
+        self.orders.signal();
+    }
+
+    /// Answers that are ready, and clients that are to be sent away.
+    pub fn take_results(&self) -> (Vec<Answer>, Vec<u64>) {
+        self.results.clear();
+        let mut state = timed::lock(&self.state);
+        (std::mem::take(&mut state.done), std::mem::take(&mut state.expelled))
+    }
+
+    /// Takes one in who wants to read. It gets the ring now, or as soon as there is one: the next one, where it waits for
+    /// another format.
+    pub fn add_reader(&self, mut reader: Reader, waits: bool) -> Result<Map> {
+        let mut state = timed::lock(&self.state);
+        let state = &mut *state;
+        if state.readers.iter().any(|known| known.client == reader.client) {
+            return Err(Error::new(Kind::WrongState, format!("shared:{}: it reads already", self.name)));
+        }
+        let taken: u32 = state.readers.iter().map(|reader| reader.quota + 1).sum();
+        let left = state.capacity(self.history).saturating_sub(taken);
+        if left < 2 {
+            return Err(Error::new(
+                Kind::Budget,
+                format!(
+                    "shared:{}: its {} readers may hold all frames that there is memory for",
+                    self.name,
+                    state.readers.len()
+                ),
+            )
+            .hint("raise its max_bytes, or have readers hold fewer frames (buffers)"));
+        }
+        reader.quota = reader.quota.clamp(1, left - 1);
+        let answer = map(json!({ "quota": reader.quota }));
+        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, waits) {
+            give(&self.name, &mut reader, generation, format, &mut state.expelled);
+        } else if let Some(trouble) = &state.trouble {
+            let mut event = wire::failure(trouble);
+            event.insert("event".into(), "trouble".into());
+            let _ = reader.socket.send(&wire::to_line(event), &[]);
+        }
+        state.readers.push(reader);
+        self.orders.signal();
+        Ok(answer)
+    }
+
+    /// A client is gone: what it held is free.
+    pub fn remove_reader(&self, client: u64) {
+        let mut state = timed::lock(&self.state);
+        let before = state.readers.len();
+        state.readers.retain(|reader| reader.client != client);
+        if state.readers.len() != before {
+            self.orders.signal();
+        }
+    }
+
+    /// What a reader's wish comes to: nothing, an order for another format, or a refusal as others read.
+    pub fn needs_format(&self, client: u64, wants: &StreamRequest) -> Result<Option<StreamRequest>> {
+        let state = timed::lock(&self.state);
+        if fits(wants, state.format.as_ref(), &state.request) {
+            return Ok(None);
+        }
+        let others: Vec<_> = state.readers.iter().filter(|reader| reader.client != client).collect();
+        if let (Some(format), [first, ..]) = (&state.format, &others[..]) {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "shared:{}: it is streamed as {}x{} {} to {} others, {} (pid {}) among them",
+                    self.name,
+                    format.width,
+                    format.height,
+                    format.fourcc,
+                    others.len(),
+                    first.name,
+                    first.peer.pid
+                ),
+            )
+            .hint("leave size and format open to take what there is, or have the format changed for all (format)"));
+        }
+        Ok(Some(merged(&state.request, wants)))
+    }
+
+    /// Whether all who read can do with another format.
+    pub fn agree(&self, client: u64, wants: &StreamRequest) -> Result<StreamRequest> {
+        let state = timed::lock(&self.state);
+        let request = merged(&state.request, wants);
+        let refuses = |reader: &&Reader| reader.client != client && !allows(&reader.pinned, &request);
+        match state.readers.iter().find(refuses) {
+            None => Ok(request),
+            Some(reader) => {
+                let StreamRequest { width, height, fourcc, .. } = reader.pinned;
+                let what =
+                    format!("{} (pid {}) reads it and needs {width}x{height} {fourcc}", reader.name, reader.peer.pid);
+                Err(Error::new(Kind::Busy, format!("shared:{}: {what}", self.name)).hint("stop that program first"))
+            }
+        }
+    }
+
+    // For those who look.
+
+    pub fn status(&self) -> Map {
+        let state = timed::lock(&self.state);
+        let now = monotonic_ns();
+        let published = state.generation.as_ref().map_or(0, |generation| generation.writer.published());
+        let readers: Vec<Value> = state
+            .readers
+            .iter()
+            .map(|reader| {
+                let faring = reader.attached.as_ref().map(|attached| attached.control().faring()).unwrap_or_default();
+                json!({
+                    "pid": reader.peer.pid, "uid": reader.peer.uid, "name": reader.name,
+                    "mode": mode_words(reader.mode), "hold": reader.quota, "held": faring.held,
+                    "lag": if faring.reached == 0 { 0 } else { published.saturating_sub(faring.reached) },
+                    "taken": faring.taken, "lost": faring.lost,
+                    "since_ms": (now - reader.since_ns) / 1_000_000,
+                })
+            })
+            .collect();
+        map(json!({
+            "name": self.name, "uri": self.identity.uri, "camera": self.identity.name,
+            "streaming": state.generation.is_some(), "format": state.format.as_ref().map(wire::of_format),
+            "generation": state.generations, "published": state.published, "dropped": state.dropped,
+            "readers": readers, "trouble": state.trouble.as_ref().map(wire::failure),
+            "pulse_ms": self.pulse().as_millis() as u64,
+        }))
+    }
+
+    pub fn info(&self) -> ShareInfo {
+        let state = timed::lock(&self.state);
+        ShareInfo {
+            name: self.name.clone(),
+            streaming: state.generation.is_some(),
+            readers: state.readers.len(),
+            clients: self.clients.load(Ordering::Relaxed) as usize,
+            published: state.published,
+            pulse: self.pulse(),
+            trouble: state.trouble.as_ref().map(|error| error.message().to_owned()),
+        }
+    }
+
+    pub fn set_clients(&self, count: usize) {
+        self.clients.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// Since the slower of the threads stepped last.
+    fn pulse(&self) -> Duration {
+        let mut oldest = self.listened_at.load(Ordering::Relaxed);
+        if self.feed.is_some() {
+            oldest = oldest.min(self.published_at.load(Ordering::Relaxed));
+        }
+        Duration::from_nanos((monotonic_ns() - oldest).max(0) as u64)
+    }
+}
+
+impl Reader {
+    pub fn new(client: u64, socket: Arc<MessageSocket>, name: &str, peer: Peer, wants: wire::Attachment) -> Reader {
+        Reader {
+            client,
+            socket,
+            name: name.to_owned(),
+            peer,
+            mode: wants.mode,
+            quota: wants.hold.min(SLOTS_MOST as u32),
+            pinned: wants.wants,
+            since_ns: monotonic_ns(),
+            attached: None,
+        }
+    }
+}
+
+impl State {
+    fn end_generation(&mut self) {
+        let Some(generation) = self.generation.take() else { return };
+        generation.ring.header().end();
+        for attached in self.readers.iter_mut().filter_map(|reader| reader.attached.take()) {
+            if attached.control().is_to_be_woken_at_the_end() {
+                attached.wake.signal();
+            }
+        }
+    }
+
+    /// How many slots readers may have, one of each for a frame that it only tries to get.
+    fn capacity(&self, history: u32) -> u32 {
+        let slots = match &self.generation {
+            Some(generation) => generation.ring.geometry.slots,
+            None => SLOTS_MOST,
+        };
+        (slots as u32).saturating_sub(policy::SHARE_SPARE + history.min(slots as u32 / 4))
+    }
+}
+
+/// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
+fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
+    let given = (|| {
+        let (control_file, control) = written_there(policy::PAGE)?;
+        let wake = Event::new()?;
+        let message = wire::of_generation(&wire::Generation {
+            number: generation.number,
+            format: StreamFormat { buffers: reader.quota, ..format.clone() },
+            geometry: generation.ring.geometry.clone(),
+            quota: reader.quota,
+        });
+        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, wake.as_fd()])?;
+        Ok::<_, std::io::Error>(Attached { control, wake })
+    })();
+    match given {
+        Ok(attached) => reader.attached = Some(attached),
+        Err(error) => {
+            log::warn!("shared:{name}: {} (pid {}) takes no frames: {error}", reader.name, reader.peer.pid);
+            expelled.push(reader.client);
+        }
+    }
+}
+
+fn mode_words(mode: Mode) -> String {
+    let mut words = if mode.in_order { "in order" } else { "newest" }.to_owned();
+    if mode.every > 1 {
+        words += &format!(", every {}", mode.every);
+    }
+    if mode.interval_ns > 0 {
+        words += &format!(", at most {:.1} per second", 1e9 / mode.interval_ns as f64);
+    }
+    words
+}
+
+/// Whether what is wanted is what there is; where there is nothing yet, what is to be.
+fn fits(wants: &StreamRequest, format: Option<&StreamFormat>, request: &StreamRequest) -> bool {
+    let (width, height, fourcc) = match format {
+        Some(format) => (format.width, format.height, format.fourcc),
+        None => (request.width, request.height, request.fourcc),
+    };
+    allows(wants, &StreamRequest { width, height, fourcc, ..StreamRequest::default() })
+}
+
+/// Whether a request leaves open what another one has otherwise.
+fn allows(pinned: &StreamRequest, request: &StreamRequest) -> bool {
+    (pinned.width == 0 || pinned.width == request.width)
+        && (pinned.height == 0 || pinned.height == request.height)
+        && (pinned.fourcc.0 == 0 || pinned.fourcc == request.fourcc)
+}
+
+/// A request with what another one wants otherwise.
+fn merged(request: &StreamRequest, wants: &StreamRequest) -> StreamRequest {
+    let or = |asked: u32, own: u32| if asked == 0 { own } else { asked };
+    StreamRequest {
+        width: or(wants.width, request.width),
+        height: or(wants.height, request.height),
+        fourcc: if wants.fourcc.0 == 0 { request.fourcc } else { wants.fourcc },
+        rate: if wants.rate.is_set() { wants.rate } else { request.rate },
+        ..request.clone()
+    }
+}

@@ -1,0 +1,187 @@
+//! A client's connection to a shared camera's process.
+
+use std::io::ErrorKind;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::wire::{self, Map, map, number};
+use super::{KEY, filing};
+use crate::error::{Error, Kind, Result};
+use crate::kernel::{self, Fd, MessageSocket, poll, readable};
+use crate::lease::{self, Found, Users};
+use crate::policy;
+
+/// Descriptors that come with a message.
+pub type Passed = [Option<Fd>; 3];
+
+/// A camera that somebody shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    pub name: String,
+    /// 0 for a process of another container.
+    pub pid: i32,
+    pub uid: u32,
+    pub streaming: bool,
+}
+
+/// All cameras that are shared on this machine, as far as this user can know of them.
+pub fn shares() -> Vec<Served> {
+    let of_name = |name: String| {
+        let found = serving(&name)?;
+        Some(Served { name, pid: found.pid, uid: found.uid, streaming: found.record.streaming })
+    };
+    lease::keys(KEY).into_iter().filter_map(of_name).collect()
+}
+
+/// Who serves a name: this user before root before others.
+pub fn serving(name: &str) -> Option<Found> {
+    let rank = |found: &Found| match found.uid {
+        own if own == kernel::effective_user() => 0,
+        0 => 1,
+        _ => 2,
+    };
+    lease::find(&[filing(name, Users::Peers)]).into_iter().min_by_key(rank)
+}
+
+/// Sends one command to a shared camera's process; its answer.
+pub fn command(name: &str, request: Map, timeout: Duration) -> Result<Map> {
+    let (link, _) = Link::connect(name, "", false, timeout)?;
+    link.ask(request, timeout)
+}
+
+pub struct Link {
+    socket: MessageSocket,
+    name: String,
+    asked: AtomicU64,
+}
+
+/// What came over a link.
+pub enum News {
+    Nothing,
+    Message(Map, Passed),
+    /// The process at the other end is gone, or sent this one away.
+    Gone,
+}
+
+impl Link {
+    /// Connects to whoever serves the name; what it says of the camera.
+    pub fn connect(name: &str, holder: &str, monitor: bool, patience: Duration) -> Result<(Link, Map)> {
+        let Some(found) = serving(name) else {
+            return Err(Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"))
+                .hint(others(name)));
+        };
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::PermissionDenied => {
+                Error::new(Kind::Permission, format!("shared:{name}: user {} serves it for others", found.uid))
+                    .hint("its readers setting says who may read it")
+            }
+            // It ended just now.
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
+                Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name any more"))
+            }
+            ErrorKind::WouldBlock => Error::new(Kind::Timeout, format!("shared:{name}: its process does not answer")),
+            _ => Error::system(format!("shared:{name}: connecting to its process"), error),
+        };
+        let socket = MessageSocket::connect(found.door()).map_err(failed)?;
+        // Somebody else may have put a socket there, where the other has none.
+        if !socket.peer().is_ok_and(|peer| peer.uid == found.uid || peer.uid == 0) {
+            return Err(Error::new(Kind::Permission, format!("shared:{name}: another user listens in its name")));
+        }
+        let link = Link { socket, name: name.to_owned(), asked: AtomicU64::new(0) };
+        let hello = map(json!({ "do": "hello", "name": holder, "monitor": monitor }));
+        let welcome = link.ask(hello, patience)?;
+        Ok((link, welcome))
+    }
+
+    /// Readable when something came.
+    pub fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    pub fn send(&self, mut request: Map) -> Result<u64> {
+        let id = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        request.insert("id".into(), id.into());
+        let line = wire::to_line(request);
+        if line.len() > policy::MESSAGE_MOST {
+            let message = format!("shared:{}: a command has {} bytes at most", self.name, policy::MESSAGE_MOST);
+            return Err(Error::new(Kind::InvalidArgument, message));
+        }
+        self.socket.send(&line, &[]).map(|()| id).map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.gone(),
+            _ => Error::system(format!("shared:{}: speaking to its process", self.name), error),
+        })
+    }
+
+    /// What came next, without waiting.
+    pub fn news(&self) -> News {
+        let mut room = vec![0; policy::ANSWER_MOST];
+        match self.socket.receive_with(&mut room) {
+            Ok((0, _)) => News::Gone,
+            Ok((length, passed)) => match wire::parse(&room[..length]) {
+                Some(message) => News::Message(message, passed),
+                None => News::Gone,
+            },
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => News::Nothing,
+            Err(_) => News::Gone,
+        }
+    }
+
+    /// Waits for something to come.
+    pub fn await_news(&self, deadline: Instant) -> Result<News> {
+        loop {
+            match self.news() {
+                News::Nothing => {}
+                news => return Ok(news),
+            }
+            let mut fds = [readable(self.fd())];
+            match poll(&mut fds, Some(deadline)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Err(Error::new(
+                        Kind::Timeout,
+                        format!("shared:{}: its process does not answer", self.name),
+                    )
+                    .hint("it may be waiting for the camera; a supervisor replaces one that hangs"));
+                }
+                Err(error) => return Err(Error::system(format!("shared:{}: waiting", self.name), error)),
+            }
+        }
+    }
+
+    /// Asks, and waits for the answer. Events that come before it are lost: a link that reads asks nothing else.
+    pub fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
+        let deadline = Instant::now() + timeout;
+        // What is not answered for want of permission is refused before the request is read.
+        let id = self.send(request);
+        loop {
+            match self.await_news(deadline)? {
+                News::Message(message, _) => match (number(&message, "id"), message.get("ok")) {
+                    (Some(answered), Some(ok)) if id.as_ref().is_ok_and(|id| *id == answered) => {
+                        return if ok == true { Ok(message) } else { Err(wire::failure_of(&message)) };
+                    }
+                    (None, Some(ok)) if ok == false => return Err(wire::failure_of(&message)),
+                    _ => {}
+                },
+                News::Gone => return Err(id.err().unwrap_or_else(|| self.gone())),
+                News::Nothing => {}
+            }
+        }
+    }
+
+    pub fn gone(&self) -> Error {
+        Error::new(Kind::Disconnected, format!("shared:{}: its process is gone", self.name))
+            .hint("it is attached again when that returns")
+    }
+}
+
+/// What else could have been meant.
+fn others(name: &str) -> String {
+    let others: Vec<String> = shares().into_iter().map(|served| served.name).filter(|other| other != name).collect();
+    match others.is_empty() {
+        true => "none is shared now; start one with camlease serve, or camlease_share_start()".into(),
+        false => format!("shared now: {}", others.join(", ")),
+    }
+}

@@ -1,0 +1,267 @@
+//! One camera for many: a process that has it publishes its frames in shared memory, and others read them there.
+//!
+//! `ring` is the protocol of that memory, `memory` the memory; `hub` is what the two threads of a shared camera have in
+//! common, of which `publish` streams and `server` listens; `wire` is what goes over the socket, `link` its other end.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use crate::backend::Identity;
+use crate::error::{Error, Kind, Result};
+use crate::format::{Control, Format, StreamFormat, StreamRequest};
+use crate::frame::Frame;
+use crate::kernel::MessageSocket;
+use crate::lease::{self, Filing, Sign, Users};
+use crate::worker::Worker;
+use crate::{policy, timed};
+
+pub mod access;
+mod hub;
+pub mod link;
+pub mod memory;
+mod publish;
+pub mod ring;
+mod server;
+pub mod wire;
+
+mod sync {
+    pub use std::sync::atomic::{AtomicU64, Ordering, fence};
+}
+
+use hub::Hub;
+pub use link::{Served, command, shares};
+use wire::Map;
+
+/// How to share a camera.
+pub struct ShareOptions {
+    /// By what name others open it, as `shared:NAME`: up to 64 letters, digits, dots, dashes and underscores.
+    pub name: String,
+    /// Who may read it.
+    pub readers: Allowed,
+    /// Who may start and stop it, and set its format and controls.
+    pub commanders: Allowed,
+    /// What is streamed until somebody asks for something else.
+    pub request: StreamRequest,
+    pub start: ShareStart,
+    /// How many of the newest frames are kept for readers who take all in order; 0 for 4.
+    pub history: u32,
+    /// Most bytes of memory for frames; 0 for 512 MiB. It is taken as readers hold frames.
+    pub max_bytes: u64,
+    /// Commands beyond the library's own.
+    pub commands: Option<Arc<dyn Commands>>,
+}
+
+impl Default for ShareOptions {
+    fn default() -> Self {
+        ShareOptions {
+            name: String::new(),
+            readers: Allowed::Owner,
+            commanders: Allowed::Owner,
+            request: StreamRequest { drop_policy: crate::format::DropPolicy::Newest, ..StreamRequest::default() },
+            start: ShareStart::OnDemand,
+            history: 0,
+            max_bytes: 0,
+            commands: None,
+        }
+    }
+}
+
+/// Who may do something beside this user and root. The kernel tells who a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    Owner,
+    /// The members of this group.
+    Group(u32),
+    Everyone,
+}
+
+/// When a shared camera streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShareStart {
+    Always,
+    /// While somebody reads it.
+    OnDemand,
+}
+
+/// Commands that whoever shares a camera adds. Called in a thread of the library's, which answers nobody meanwhile.
+pub trait Commands: Send + Sync {
+    /// `None` for a verb that is not known.
+    fn command(&self, verb: &str, request: &Map) -> Option<Result<Map>>;
+
+    /// What is added to the answer to "status".
+    fn status(&self) -> Map;
+}
+
+/// How a shared camera fares.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShareInfo {
+    pub name: String,
+    pub streaming: bool,
+    /// Who reads frames, and who is connected at all.
+    pub readers: usize,
+    pub clients: usize,
+    pub published: u64,
+    /// Since its threads stepped last: more than a second only where a driver does not return.
+    pub pulse: Duration,
+    /// Why it does not stream though it should.
+    pub trouble: Option<String>,
+}
+
+/// Where the frames of a shared camera come from.
+pub trait Feed: Send + Sync {
+    fn formats(&self) -> Result<Vec<Format>>;
+    fn controls(&self) -> Result<Vec<Control>>;
+    fn control(&self, id: u32) -> Result<i64>;
+    fn set_control(&self, id: u32, value: i64) -> Result<()>;
+    fn begin(&self, request: &StreamRequest) -> Result<StreamFormat>;
+    fn end(&self) -> Result<()>;
+    fn next(self: Arc<Self>, timeout: Duration) -> Result<Frame>;
+    /// Gets the camera back that is gone, for that reason, or was handed over.
+    fn recover(self: Arc<Self>, reason: &Error, timeout: Duration) -> Result<()>;
+}
+
+/// What a share's name is filed under.
+pub fn filing(name: &str, users: Users) -> Filing {
+    Filing { key: format!("{KEY}{name}"), instance: String::new(), users }
+}
+
+const KEY: &str = "share-";
+
+/// A camera that is shared. Dropping it ends that.
+pub struct Share {
+    hub: Arc<Hub>,
+    sign: Sign,
+    listener: Option<Worker>,
+    publisher: Option<Worker>,
+}
+
+impl Share {
+    pub fn begin(options: ShareOptions, identity: Identity, feed: Option<Weak<dyn Feed>>) -> Result<Share> {
+        let name = options.name.clone();
+        if !lease::is_share_name(&name) {
+            let most = policy::SHARE_NAME_MOST;
+            let message = format!("\"{name}\" is no name to share a camera by");
+            return Err(Error::new(Kind::InvalidArgument, message)
+                .hint(format!("take up to {most} letters, digits, dots, dashes and underscores")));
+        }
+        let failed = |e| Error::system(format!("shared:{name}: starting to share it"), e);
+        let (users, group) = match (options.readers, options.commanders) {
+            (Allowed::Group(group), _) | (_, Allowed::Group(group)) => (Users::Group(group), Some(group)),
+            _ => (Users::Root, None),
+        };
+        let mode = match (options.readers, options.commanders) {
+            (Allowed::Everyone, _) | (_, Allowed::Everyone) => 0o666,
+            _ if group.is_some() => 0o660,
+            _ => 0o600,
+        };
+        let holder = options.name.clone();
+        let listen = |path: &Path| {
+            let socket = MessageSocket::listen_for(path, 0o600)?;
+            if let Some(group) = group {
+                std::os::unix::fs::lchown(path, None, Some(group))?;
+            }
+            // After the group: the file's own group is not to be let in even for a moment.
+            if mode != 0o600 {
+                std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+            }
+            Ok(socket)
+        };
+        let (sign, socket) = Sign::put(&filing(&name, users), &holder, listen)?;
+        let hub = Arc::new(Hub::new(options, identity, feed).map_err(failed)?);
+        let listens = hub.clone();
+        let listener =
+            Worker::start(c"camlease-share", move |stop| server::serve(&listens, &socket, stop)).map_err(failed)?;
+        let mut share = Share { hub, sign, listener: Some(listener), publisher: None };
+        if share.hub.feed.is_some() {
+            let publishes = share.hub.clone();
+            let publisher = Worker::start(c"camlease-frames", move |stop| publish::run(&publishes, stop));
+            share.publisher = Some(publisher.map_err(failed)?);
+        }
+        Ok(share)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.hub.name
+    }
+
+    pub fn info(&self) -> ShareInfo {
+        self.hub.info()
+    }
+
+    pub fn status(&self) -> Map {
+        self.hub.status()
+    }
+
+    /// Has its threads end, without waiting for them.
+    pub fn stop(&self) {
+        self.listener.iter().chain(&self.publisher).for_each(Worker::stop);
+        self.hub.orders.signal();
+    }
+
+    /// Ends it; a thread that is inside a driver is waited for no longer than the deadline.
+    pub fn end_by(mut self, deadline: Instant) {
+        self.end(deadline);
+    }
+
+    fn end(&mut self, deadline: Instant) {
+        self.stop();
+        for worker in self.publisher.take().into_iter().chain(self.listener.take()) {
+            if !worker.end_by(deadline) {
+                log::warn!("shared:{}: one of its threads does not return", self.hub.name);
+            }
+        }
+        self.hub.end_generation(None);
+    }
+
+    pub fn set_streaming(&self, streaming: bool) {
+        self.sign.set_streaming(streaming);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.end(Instant::now() + policy::HAND_OVER_END);
+    }
+}
+
+/// A shared camera whose frames this process makes itself. Dropping it ends it.
+pub struct Publisher {
+    share: Share,
+    /// One frame after the other.
+    publishing: Mutex<()>,
+}
+
+impl Publisher {
+    /// Its frames have this format: the planes' sizes are the most that a frame may have.
+    pub fn new(options: ShareOptions, format: &StreamFormat) -> Result<Publisher> {
+        crate::exit::watch();
+        let identity = Identity {
+            uri: format!("shared:{}", options.name),
+            name: options.name.clone(),
+            driver: "camlease".into(),
+            ..Identity::default()
+        };
+        let share = Share::begin(options, identity, None)?;
+        share.hub.begin_generation(format)?;
+        share.set_streaming(true);
+        Ok(Publisher { share, publishing: Mutex::default() })
+    }
+
+    /// Copies a frame into shared memory and shows it to the readers. False when there was no room, because readers hold
+    /// all that there is.
+    pub fn publish(&self, planes: &[&[u8]], sequence: u64, timestamp_ns: i64, corrupt: bool) -> bool {
+        let _one = timed::lock(&self.publishing);
+        self.share.hub.publish(planes, ring::Told { sequence, timestamp_ns, corrupt, ..ring::Told::default() })
+    }
+
+    /// Frames have this format from now on. Readers go over to it by themselves; what they hold stays.
+    pub fn set_format(&self, format: &StreamFormat) -> Result<()> {
+        let _one = timed::lock(&self.publishing);
+        self.share.hub.begin_generation(format)
+    }
+
+    pub fn info(&self) -> ShareInfo {
+        self.share.info()
+    }
+}
