@@ -13,12 +13,13 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Closing, Epoll, Event, Fd, Timer, monotonic_ns};
+use crate::kernel::{Bell, Closing, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
-use crate::share::memory::Mapping;
+use crate::share::memory::{Mapping, is_for_good};
 use crate::share::ring::{self, Reader, Taken};
+use crate::share::spawn::{Spawned, Wanted};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
@@ -33,6 +34,8 @@ pub struct Shared {
     /// What this reader calls itself.
     reader: String,
     monitor: bool,
+    /// The camera behind it, where a process that dies is replaced by its readers.
+    camera: Option<Wanted>,
 }
 
 impl Shared {
@@ -50,7 +53,15 @@ impl Shared {
             false => 0,
         };
         let every = options.number("every", 1, 1..=1_000_000)?;
-        Ok(Shared { uri: options.uri.clone(), name, every, interval_ns, reader: String::new(), monitor: false })
+        Ok(Shared {
+            uri: options.uri.clone(),
+            name,
+            every,
+            interval_ns,
+            reader: String::new(),
+            monitor: false,
+            camera: None,
+        })
     }
 
     /// Who reads, and whether it will command nothing.
@@ -61,7 +72,13 @@ impl Shared {
     /// One of that name.
     pub fn named(name: &str) -> Shared {
         let uri = format!("shared:{name}");
-        Shared { uri, name: name.to_owned(), every: 1, interval_ns: 0, reader: String::new(), monitor: false }
+        let (name, reader) = (name.to_owned(), String::new());
+        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor: false, camera: None }
+    }
+
+    /// Whoever reads it has another process share this camera, where the one that did is gone.
+    pub fn served_by(self, camera: Option<Wanted>) -> Shared {
+        Shared { camera, ..self }
     }
 
     fn connect(&self) -> Result<(Link, Map)> {
@@ -231,11 +248,17 @@ struct Attached {
     ring: Option<Ring>,
     /// Counts rings: a frame belongs to one of them.
     rings: u16,
-    /// The ring's event, the link, and the timer while the process is away.
+    /// The ring's bell, the link, the event of this end, and the timer while the process is away.
     ready: Epoll,
+    /// A frame is there though the bell was not rung for it.
+    here: Event,
     retry: Timer,
+    /// A process that was started to share the camera again, and when.
+    spawned: Option<(Option<Spawned>, Instant)>,
     /// Why no frames come.
     trouble: Option<Error>,
+    /// The host has not been told of that yet.
+    is_news: bool,
     /// The format is another one than that which was asked for last.
     is_reformatted: bool,
 }
@@ -245,7 +268,7 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    wake: Event,
+    bell: Bell,
     reader: Reader,
     geometry: Geometry,
     /// Mapped when a frame came in them first.
@@ -290,8 +313,9 @@ impl Drop for Ring {
 impl Attached {
     fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
         let failed = |e| Error::system(format!("{}: creating its descriptors", source.uri), e);
-        let (ready, retry) = (Epoll::new().map_err(failed)?, Timer::new().map_err(failed)?);
-        ready.add(retry.fd()).map_err(failed)?;
+        let (ready, here) = (Epoll::new().map_err(failed)?, Event::new().map_err(failed)?);
+        let retry = Timer::new().map_err(failed)?;
+        ready.add(retry.fd()).and_then(|()| ready.add(here.fd())).map_err(failed)?;
         let attachment = Attachment {
             mode: wire::mode_of(request.drop_policy, source.every, source.interval_ns),
             hold: request.buffers,
@@ -306,8 +330,11 @@ impl Attached {
             ring: None,
             rings: 0,
             ready,
+            here,
             retry,
+            spawned: None,
             trouble: None,
+            is_news: false,
             is_reformatted: false,
         };
         let link = attached.source.connect()?.0;
@@ -354,6 +381,7 @@ impl Attached {
                 Some("generation") => self.enter(&message, passed),
                 Some("trouble") => {
                     self.trouble = Some(wire::failure_of(&message));
+                    self.is_news = true;
                     Ok(())
                 }
                 None if message.get("ok") == Some(&Value::Bool(false)) => Err(wire::failure_of(&message)),
@@ -363,26 +391,27 @@ impl Attached {
     }
 
     /// Goes over to a new ring.
-    fn enter(&mut self, message: &Map, [file, control, wake]: Passed) -> Result<()> {
+    fn enter(&mut self, message: &Map, [file, control, bell]: Passed) -> Result<()> {
         let uri = &self.source.uri.clone();
-        let (Some(file), Some(control), Some(wake)) = (file, control, wake) else { return Err(unreadable(uri)) };
+        let (Some(file), Some(control), Some(bell)) = (file, control, bell) else { return Err(unreadable(uri)) };
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
-        if length(&control).map_err(failed)? < policy::PAGE as u64 {
+        // Memory that somebody could cut off beneath this process would kill it.
+        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_for_good(&file) || !is_for_good(&control) {
             return Err(unreadable(uri));
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let wake = Event::from_fd(wake);
+        let bell = Bell::from_fd(bell);
         self.leave();
-        self.ready.add(wake.fd()).map_err(failed)?;
+        self.ready.add(bell.fd()).map_err(failed)?;
         // SAFETY: a struct of atomics.
         let reader =
             Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.slots, generation.quota);
         let buffers = vec![None; generation.geometry.slots];
         let geometry = generation.geometry;
-        self.ring = Some(Ring { file, header, control, wake, reader, geometry, buffers, is_full: false });
+        self.ring = Some(Ring { file, header, control, bell, reader, geometry, buffers, is_full: false });
         self.rings = self.rings.wrapping_add(1);
         self.format = generation.format;
         self.is_reformatted = true;
@@ -393,7 +422,7 @@ impl Attached {
 
     fn leave(&mut self) {
         if let Some(ring) = self.ring.take() {
-            self.ready.remove(ring.wake.fd());
+            self.ready.remove(ring.bell.fd());
         }
     }
 
@@ -412,7 +441,7 @@ impl Attached {
             self.ready.remove(link.fd());
         }
         if let Some(ring) = &self.ring {
-            self.ready.remove(ring.wake.fd());
+            self.ready.remove(ring.bell.fd());
         }
         self.trouble = Some(why.clone());
         self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
@@ -423,11 +452,31 @@ impl Attached {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
         let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        if let Err(error) = link.and_then(|(link, _)| self.attach(link)) {
-            log::debug!("{error}");
-            let why = self.trouble.take().unwrap_or(error);
-            self.refused(&why);
+        match link.and_then(|(link, _)| self.attach(link)) {
+            Ok(()) => self.spawned = None,
+            Err(error) => {
+                log::debug!("{error}");
+                if error.kind() == Kind::NotFound {
+                    self.spawn();
+                }
+                let why = self.trouble.take().unwrap_or(error);
+                self.refused(&why);
+            }
         }
+    }
+
+    /// Has a process share the camera again, where that is the readers' affair.
+    fn spawn(&mut self) {
+        let Some(camera) = &self.source.camera else { return };
+        if let Some((spawned, at)) = &mut self.spawned {
+            let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
+            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
+            if at.elapsed() < policy::SHARE_RESPAWN {
+                return;
+            }
+        }
+        let spawned = Spawned::start(camera, &self.source.name, policy::SHARE_RESPAWN);
+        self.spawned = Some((spawned.inspect_err(|error| log::warn!("{error}")).ok(), Instant::now()));
     }
 
     fn take(&mut self) -> Result<Option<Filled>> {
@@ -466,15 +515,16 @@ impl Attached {
 
     /// Has the descriptor be readable when there is a frame, and not before.
     fn arm(&mut self, got_one: bool) {
-        let Some(ring) = &self.ring else { return };
+        let Some(ring) = &self.ring else { return self.here.clear() };
         // While the writer has not taken notice of the wait, it has not signalled. It may be about to: then the descriptor
         // is readable once for nothing.
         if !got_one || !ring.control().waits() {
-            ring.wake.clear();
+            ring.bell.clear();
+            self.here.clear();
         }
         let (header, control) = (ring.header(), ring.control());
         if !ring.is_full && !ring.reader.wait(header, control) && ring.reader.behind(header) > 0 {
-            ring.wake.signal(); // it came meanwhile
+            self.here.signal(); // it came meanwhile
         }
     }
 }
@@ -504,7 +554,11 @@ impl Stream for Attached {
         }
         let taken = self.take()?;
         self.arm(taken.is_some());
-        Ok(taken)
+        match &self.trouble {
+            // Once: whoever goes on waiting may get frames again.
+            Some(trouble) if taken.is_none() && std::mem::take(&mut self.is_news) => Err(trouble.clone()),
+            _ => Ok(taken),
+        }
     }
 
     fn requeue(&mut self, index: u32) -> Result<()> {

@@ -14,7 +14,7 @@ use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
 use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{StreamFormat, StreamRequest};
-use crate::kernel::{Event, Fd, MessageSocket, Peer, monotonic_ns};
+use crate::kernel::{Bell, Event, Fd, MessageSocket, Peer, monotonic_ns};
 use crate::{policy, timed};
 
 pub struct Hub {
@@ -100,7 +100,7 @@ pub struct Reader {
 /// What a reader shares with the writer alone.
 struct Attached {
     control: Mapping,
-    wake: Event,
+    bell: Bell,
 }
 
 impl Attached {
@@ -240,7 +240,7 @@ impl Hub {
         state.published += 1;
         for attached in state.readers.iter().filter_map(|reader| reader.attached.as_ref()) {
             if attached.control().is_to_be_woken(published, told.timestamp_ns) {
-                attached.wake.signal();
+                attached.bell.ring();
             }
         }
         true
@@ -327,9 +327,9 @@ impl Hub {
         (std::mem::take(&mut state.done), std::mem::take(&mut state.expelled))
     }
 
-    /// Takes one in who wants to read. It gets the ring now, or as soon as there is one: the next one, where it waits for
-    /// another format.
-    pub fn add_reader(&self, mut reader: Reader, waits: bool) -> Result<Map> {
+    /// Takes one in who wants to read. It gets the ring now, or as soon as there is one: the next one, where it wants
+    /// another format, which is ordered in the same moment.
+    pub fn add_reader(&self, mut reader: Reader, wants: Option<StreamRequest>) -> Result<Map> {
         let mut state = timed::lock(&self.state);
         let state = &mut *state;
         if state.readers.iter().any(|known| known.client == reader.client) {
@@ -350,13 +350,15 @@ impl Hub {
         }
         reader.quota = reader.quota.clamp(1, left - 1);
         let answer = map(json!({ "quota": reader.quota }));
-        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, waits) {
+        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);
         } else if let Some(trouble) = &state.trouble {
             let mut event = wire::failure(trouble);
             event.insert("event".into(), "trouble".into());
             let _ = reader.socket.send(&wire::to_line(event), &[]);
         }
+        let order = |request| Order { client: reader.client, id: Value::Null, what: What::Format(request) };
+        state.orders.extend(wants.map(order));
         state.readers.push(reader);
         self.orders.signal();
         Ok(answer)
@@ -383,14 +385,17 @@ impl Hub {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
-                    "shared:{}: it is streamed as {}x{} {} to {} others, {} (pid {}) among them",
+                    "shared:{}: it is streamed as {}x{} {} to {} (pid {}){}",
                     self.name,
                     format.width,
                     format.height,
                     format.fourcc,
-                    others.len(),
                     first.name,
-                    first.peer.pid
+                    first.peer.pid,
+                    match others.len() {
+                        1 => String::new(),
+                        count => format!(" and {} more", count - 1),
+                    }
                 ),
             )
             .hint("leave size and format open to take what there is, or have the format changed for all (format)"));
@@ -406,9 +411,8 @@ impl Hub {
         match state.readers.iter().find(refuses) {
             None => Ok(request),
             Some(reader) => {
-                let StreamRequest { width, height, fourcc, .. } = reader.pinned;
-                let what =
-                    format!("{} (pid {}) reads it and needs {width}x{height} {fourcc}", reader.name, reader.peer.pid);
+                let needs = needs_of(&reader.pinned);
+                let what = format!("{} (pid {}) reads it and needs {needs}", reader.name, reader.peer.pid);
                 Err(Error::new(Kind::Busy, format!("shared:{}: {what}", self.name)).hint("stop that program first"))
             }
         }
@@ -492,7 +496,7 @@ impl State {
         generation.ring.header().end();
         for attached in self.readers.iter_mut().filter_map(|reader| reader.attached.take()) {
             if attached.control().is_to_be_woken_at_the_end() {
-                attached.wake.signal();
+                attached.bell.ring();
             }
         }
     }
@@ -511,15 +515,15 @@ impl State {
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let wake = Event::new()?;
+        let (bell, hears) = Bell::pair()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, wake.as_fd()])?;
-        Ok::<_, std::io::Error>(Attached { control, wake })
+        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, hears.as_fd()])?;
+        Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {
         Ok(attached) => reader.attached = Some(attached),
@@ -539,6 +543,15 @@ fn mode_words(mode: Mode) -> String {
         words += &format!(", at most {:.1} per second", 1e9 / mode.interval_ns as f64);
     }
     words
+}
+
+/// What a reader cannot do without, in words: of 0, it has said nothing.
+fn needs_of(pinned: &StreamRequest) -> String {
+    let side = |side: u32| if side == 0 { "any".to_owned() } else { side.to_string() };
+    let size =
+        (pinned.width != 0 || pinned.height != 0).then(|| format!("{}x{}", side(pinned.width), side(pinned.height)));
+    let fourcc = (pinned.fourcc.0 != 0).then(|| pinned.fourcc.to_string());
+    size.into_iter().chain(fourcc).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether what is wanted is what there is; where there is nothing yet, what is to be.

@@ -91,6 +91,13 @@ fn seal(file: &Fd, seals: i32) -> std::io::Result<()> {
     }
 }
 
+/// Whether a file that somebody gave is as long as it is for good.
+pub fn is_for_good(file: &Fd) -> bool {
+    // SAFETY: no pointers. What is no file in memory has no seals.
+    let seals = unsafe { libc::fcntl(file.number(), libc::F_GET_SEALS) };
+    seals != -1 && seals & libc::F_SEAL_SHRINK != 0
+}
+
 /// Zeroed memory that this process can write and all others who get the file can only read: the kernel grants no
 /// further writable mapping of it.
 pub fn written_here(length: usize) -> std::io::Result<(Fd, Mapping)> {

@@ -27,6 +27,11 @@ impl Desk {
         }
     }
 
+    /// What is added to the answer to "status".
+    pub fn status(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
     /// Whether somebody told the process to end.
     pub fn quits(&self) -> bool {
         self.quits.load(Ordering::SeqCst)

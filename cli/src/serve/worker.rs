@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use camlease::Camera;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigEvent, SigevNotify, Signal};
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
+use nix::sys::signal::Signal;
 
 use super::channel::{self, Channel, News, Next, Order, State};
 use super::config::{self, Supervision};
 use super::controls;
 use super::desk::Desk;
 use super::journal::{self, Level, say};
+use super::last_resort::LastResort;
 use super::opening::Opening;
 use super::sharing;
 use crate::output::Exit;
@@ -30,8 +29,7 @@ struct Worker {
     config: config::Camera,
     rules: Supervision,
     desk: Arc<Desk>,
-    /// Kills this process, should it hang when no supervisor is left to do so.
-    last_resort: Timer,
+    last_resort: LastResort,
     told_trouble: Option<String>,
 }
 
@@ -69,9 +67,7 @@ fn begin(name: &str, channel: RawFd) -> std::io::Result<Option<Worker>> {
         return Ok(None);
     };
     let desk = Arc::new(Desk::new(clone(&wake)?));
-    // By the one signal that reaches a stopped process, too.
-    let killing = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
-    let last_resort = Timer::new(ClockId::CLOCK_MONOTONIC, killing)?;
+    let last_resort = LastResort::new()?;
     let (config, rules, told_trouble) = (*camera, supervision, None);
     Ok(Some(Worker { channel, signals, wake, config, rules, desk, last_resort, told_trouble }))
 }
@@ -167,7 +163,7 @@ impl Worker {
 
     fn beat(&mut self, state: State, age: Duration) {
         // Later than the supervisor would.
-        self.is_killed_in(self.rules.hang_timeout * 2 + self.rules.stop_grace);
+        self.last_resort.is_due_in(self.rules.hang_timeout * 2 + self.rules.stop_grace);
         // A supervisor that does not read now has its beats still before it.
         let _ = self.channel.send(&News::Beat { age_ms: age.as_millis() as u64, state });
     }
@@ -195,10 +191,6 @@ impl Worker {
 
     /// A driver or a disk may keep this process from its end.
     fn limit_the_end(&mut self) {
-        self.is_killed_in(self.rules.stop_grace);
-    }
-
-    fn is_killed_in(&mut self, time: Duration) {
-        let _ = self.last_resort.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::empty());
+        self.last_resort.is_due_in(self.rules.stop_grace);
     }
 }
