@@ -515,14 +515,14 @@ impl State {
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let (bell, hears) = Bell::pair()?;
+        let (bell, heard) = Bell::pair()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, hears.as_fd()])?;
+        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, heard.as_fd()])?;
         Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {
