@@ -104,7 +104,9 @@ impl Event {
     }
 
     pub fn clear(&self) {
-        drain(self.0.number());
+        let mut count = 0u64;
+        // SAFETY: room for eight bytes; one read takes the whole count.
+        unsafe { libc::read(self.0.number(), (&raw mut count).cast(), 8) };
     }
 
     /// Whether it belongs to this process, and not to a parent of it.
@@ -117,65 +119,49 @@ impl Event {
     }
 }
 
-/// A bell that this process rings and another one hears: what was rung is readable there until it is cleared.
+/// The end of a bell between two processes that rings it: the other end is readable then until that clears it.
 ///
-/// A pipe, whose ends are open files of their own. Of an eventfd both would have the same one, and a reader that takes
-/// O_NONBLOCK off it and fills it stops the other in its next write. A socket that is passed may have to wait until the
-/// kernel has looked through all sockets that others pass.
+/// Of an eventfd both would have the same open file, and whoever takes O_NONBLOCK off it and fills it stops the other in
+/// its next write. So the one who hears has an epoll over the eventfd, by which nothing can be done to that.
 #[derive(Debug)]
-pub struct Bell {
-    rope: Fd,
-    /// Kept here, too: a write to a pipe that nobody reads is a SIGPIPE.
-    ear: Fd,
-}
+pub struct Bell(Event);
 
 impl Bell {
-    pub fn new() -> std::io::Result<Bell> {
-        let mut ends = [-1; 2];
-        fork::undisturbed(|| {
-            // SAFETY: room for two descriptors.
-            check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-            let enter = |number| fork::enter(number).map(|entered| Fd { number, entered, epoch: fork::epoch() });
-            let [ear, rope] = ends.map(enter);
-            let bell = Bell { rope: rope?, ear: ear? };
-            // A page is more than enough. A user has only so much memory for pipes.
-            // SAFETY: no pointers.
-            unsafe { libc::fcntl(bell.rope.number(), libc::F_SETPIPE_SZ, crate::policy::PAGE) };
-            Ok(bell)
-        })
-    }
-
-    /// The end that is for the other process.
-    pub fn ear(&self) -> &Fd {
-        &self.ear
+    /// The end that rings, and the one that hears.
+    pub fn pair() -> std::io::Result<(Bell, Heard)> {
+        let (event, heard) = (Event::new()?, Epoll::new()?);
+        // It is never read: what is heard are its edges.
+        heard.add_edges(event.fd())?;
+        Ok((Bell(event), Heard(heard)))
     }
 
     pub fn ring(&self) {
-        if self.rope.is_own() {
-            // SAFETY: one byte. Where there is no room for it, the other end is readable already.
-            unsafe { libc::write(self.rope.number(), [0u8].as_ptr().cast(), 1) };
-        }
+        self.0.signal();
     }
 }
 
-/// The end of a bell that another process rings.
+/// The end of a bell that hears it.
 #[derive(Debug)]
-pub struct Ear(Fd);
+pub struct Heard(Epoll);
 
-impl Ear {
-    pub fn from_fd(fd: Fd) -> Ear {
-        Ear(fd)
+impl Heard {
+    /// The end that another process gave.
+    pub fn from_fd(fd: Fd) -> Heard {
+        Heard(Epoll(fd))
     }
 
-    /// False when nobody will ring any more: it is readable for ever then.
-    pub fn clear(&self) -> bool {
-        let mut rung = [0u8; 64];
-        // SAFETY: room for as many bytes.
-        unsafe { libc::read(self.fd(), rung.as_mut_ptr().cast(), rung.len()) != 0 }
+    pub fn as_fd(&self) -> &Fd {
+        &self.0.0
+    }
+
+    /// It is not readable before it is rung again.
+    pub fn clear(&self) {
+        // An end that is none of a bell is deaf.
+        let _ = self.0.wait(Some(Duration::ZERO));
     }
 
     pub fn fd(&self) -> RawFd {
-        self.0.number()
+        self.0.fd()
     }
 }
 
@@ -219,7 +205,16 @@ impl Epoll {
     }
 
     pub fn add(&self, fd: RawFd) -> std::io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        self.add_for(fd, libc::EPOLLIN)
+    }
+
+    /// A member of which a wait takes notice once each time that it becomes readable.
+    pub fn add_edges(&self, fd: RawFd) -> std::io::Result<()> {
+        self.add_for(fd, libc::EPOLLIN | libc::EPOLLET)
+    }
+
+    fn add_for(&self, fd: RawFd, events: i32) -> std::io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
         // SAFETY: a valid event.
         check(unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_ADD, fd, &mut event) })
     }

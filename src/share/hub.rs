@@ -535,7 +535,7 @@ impl State {
 /// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
 /// frame that it only tries to get. Who wants all that there is leaves as much to the next.
 fn granted(asked: u32, left: u32) -> u32 {
-    let most = (left / 2).max(policy::SHARE_HOLD_SURE.min(left.saturating_sub(1)));
+    let most = (left / 2).max(policy::SHARE_HOLD.min(left.saturating_sub(1)));
     asked.clamp(1, most.max(1))
 }
 
@@ -543,14 +543,14 @@ fn granted(asked: u32, left: u32) -> u32 {
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let bell = Bell::new()?;
+        let (bell, heard) = Bell::pair()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, bell.ear()])?;
+        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, heard.as_fd()])?;
         Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {
