@@ -33,14 +33,14 @@ AT(open_options, user_data, 48);
 AT(open_options, cancel, 56);
 AT(open_options, on_ask, 64);
 AT(open_options, grace_ms, 72);
-AT(open_options, reserved, 76); /* padding before there was an access */
-AT(open_options, access, 80);
 WIDE(open_options, struct_size, 8);
 WIDE(open_options, timeout_ms, 4);
 WIDE(open_options, on_busy, 4);
 WIDE(open_options, priority, 4);
 WIDE(open_options, flags, 4);
 WIDE(open_options, grace_ms, 4);
+AT(open_options, reserved, 76); /* padding before there was an access */
+AT(open_options, access, 80);
 WIDE(open_options, access, 4);
 
 SIZE(asker, 40);
@@ -105,8 +105,8 @@ AT(camera_stats, stalls, 56);
 AT(camera_stats, reconnects, 64);
 AT(camera_stats, frames_out, 72);
 AT(camera_stats, bytes_out, 80);
-AT(camera_stats, behind, 88);
 WIDE(camera_stats, bytes_out, 8);
+AT(camera_stats, behind, 88);
 WIDE(camera_stats, behind, 8);
 
 SIZE(plane, 24);
@@ -156,10 +156,10 @@ AT(holder, reason, 56);
 AT(holder, condition, 64);
 AT(holder, priority, 68);
 AT(holder, since_ns, 72);
-AT(holder, share, 80);
 WIDE(holder, condition, 4);
 WIDE(holder, priority, 4);
 WIDE(holder, since_ns, 8);
+AT(holder, share, 80);
 
 SIZE(share_options, 56);
 AT(share_options, struct_size, 0);
@@ -172,6 +172,7 @@ AT(share_options, start, 32);
 AT(share_options, history, 36);
 AT(share_options, max_bytes, 40);
 AT(share_options, stream, 48);
+WIDE(share_options, readers_group, 4);
 WIDE(share_options, history, 4);
 WIDE(share_options, max_bytes, 8);
 
@@ -225,6 +226,9 @@ CHECK(CAMLEASE_ON_BUSY_WAIT == 0 && CAMLEASE_ON_BUSY_ASK == 1 && CAMLEASE_ON_BUS
 CHECK(CAMLEASE_ANSWER_BY_PRIORITY == 0 && CAMLEASE_ANSWER_YIELD == 1);
 CHECK(CAMLEASE_EXIT_CLEAN == 0 && CAMLEASE_EXIT_DIED == 1 && CAMLEASE_EXIT_DIRTY == 2);
 CHECK(CAMLEASE_OPEN_WAIT_FOR_DEVICE == 1 && CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT == 2);
+CHECK(CAMLEASE_ACCESS_EXCLUSIVE == 0 && CAMLEASE_ACCESS_SHARED == 1 && CAMLEASE_ACCESS_MONITOR == 2);
+CHECK(CAMLEASE_ALLOWED_OWNER == 0 && CAMLEASE_ALLOWED_GROUP == 1 && CAMLEASE_ALLOWED_EVERYONE == 2);
+CHECK(CAMLEASE_SHARE_ON_DEMAND == 0 && CAMLEASE_SHARE_ALWAYS == 1);
 CHECK(CAMLEASE_DROP_OLDEST == 0 && CAMLEASE_DROP_NEWEST == 1 && CAMLEASE_FRAME_CORRUPT == 1);
 CHECK(CAMLEASE_DEVICE_FREE == 0 && CAMLEASE_DEVICE_OPEN == 1 && CAMLEASE_DEVICE_STREAMING == 2);
 CHECK(CAMLEASE_DEVICE_UNKNOWN == 3 && CAMLEASE_ACTIVITY_OPEN == 1 && CAMLEASE_ACTIVITY_STREAMING == 2);
@@ -232,9 +236,6 @@ CHECK(CAMLEASE_OUTCOME_NONE == 0 && CAMLEASE_OUTCOME_YIELDED == 1 && CAMLEASE_OU
 CHECK(CAMLEASE_OUTCOME_KILLED == 3 && CAMLEASE_OUTCOME_REFUSED == 4 && CAMLEASE_OUTCOME_SURVIVED == 5);
 CHECK(CAMLEASE_CONDITION_ALIVE == 0 && CAMLEASE_CONDITION_STOPPED == 1 && CAMLEASE_CONDITION_STUCK == 2);
 CHECK(CAMLEASE_CONDITION_ZOMBIE == 3 && CAMLEASE_EVICT_DRY_RUN == 1);
-CHECK(CAMLEASE_ACCESS_EXCLUSIVE == 0 && CAMLEASE_ACCESS_SHARED == 1 && CAMLEASE_ACCESS_MONITOR == 2);
-CHECK(CAMLEASE_ALLOWED_OWNER == 0 && CAMLEASE_ALLOWED_GROUP == 1 && CAMLEASE_ALLOWED_EVERYONE == 2);
-CHECK(CAMLEASE_SHARE_ON_DEMAND == 0 && CAMLEASE_SHARE_ALWAYS == 1);
 CHECK(CAMLEASE_FOURCC('Y', 'U', 'Y', 'V') == 0x56595559);
 
 /* Names without "struct" work but for the two that are calls as well. */
@@ -284,14 +285,13 @@ int main(void)
     assert(opening.timeout_ms == 5000 && opening.on_busy == CAMLEASE_ON_BUSY_WAIT && opening.priority == 0);
     assert(!opening.name && opening.flags == 0 && !opening.on_wait && !opening.user_data && !opening.cancel);
     assert(resetting.struct_size == sizeof resetting && resetting.timeout_ms == 10000);
-    assert(!opening.on_ask && opening.grace_ms == 0);
+    assert(!opening.on_ask && opening.grace_ms == 0 && opening.access == CAMLEASE_ACCESS_EXCLUSIVE);
+    assert(plain(&sharing, sizeof sharing));
     assert(evicting.struct_size == sizeof evicting && evicting.grace_ms == 2000);
     assert(evicting.flags == 0 && !evicting.name && !evicting.cancel);
     assert(streaming.drop_policy == CAMLEASE_DROP_OLDEST);
     assert(plain(&streaming, sizeof streaming) && plain(&frame, sizeof frame) && plain(&device, sizeof device));
     assert(plain(&holder, sizeof holder) && plain(&format, sizeof format) && plain(&control, sizeof control));
-    assert(opening.access == CAMLEASE_ACCESS_EXCLUSIVE);
-    assert(plain(&sharing, sizeof sharing));
     assert(plain(&info, sizeof info) && plain(&stats, sizeof stats));
     former_sizes_are_taken();
     assert(camlease_version() ==

@@ -12,7 +12,7 @@ use crate::output::{Output, Paint};
 const FRAME: [&str; 3] = ["camlease", "id", "ok"];
 
 /// The keys of a status that have words of their own.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "camlease",
     "id",
     "ok",
@@ -28,6 +28,8 @@ const KNOWN: [&str; 15] = [
     "controller",
     "readers",
     "trouble",
+    "stopped",
+    "pulse_ms",
 ];
 
 pub fn status(reply: &Map, output: &Output) {
@@ -37,6 +39,7 @@ pub fn status(reply: &Map, output: &Output) {
         (false, ..) => output.paint(Paint::Bad, "in trouble"),
         (_, true, Some(format)) => format!("{} {format}", output.paint(Paint::Good, "streams")),
         (_, true, None) => output.paint(Paint::Good, "streams"),
+        (_, false, _) if get("stopped") == true => output.paint(Paint::Warn, "stopped by command"),
         (_, false, _) => output.paint(Paint::Faint, "idle"),
     };
     output.line(format_args!("{}  {state}", output.paint(Paint::Strong, text("name"))));
@@ -72,7 +75,7 @@ pub fn status(reply: &Map, output: &Output) {
             number("hold"),
         ));
     }
-    let added = reply.iter().filter(|(key, _)| !KNOWN.contains(&key.as_str()) && *key != "pulse_ms");
+    let added = reply.iter().filter(|(key, _)| !KNOWN.contains(&key.as_str()));
     for (key, value) in added.filter(|(_, value)| value["on"] != false || !value["error"].is_null()) {
         line(format!("{key}: {}", fact(value)));
     }
