@@ -84,6 +84,11 @@ pub trait Device: Send + Sync {
             .hint("open shared:NAME to command a camera that is shared"))
     }
 
+    /// Whether its streams' buffers could be ones that [`Stream::export`] gives.
+    fn may_export(&self) -> bool {
+        false
+    }
+
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
 
@@ -145,6 +150,12 @@ pub trait Stream: Send {
     /// Frames that are there and were not taken, where others decide how many there are.
     fn behind(&self) -> u64 {
         0
+    }
+
+    /// Its buffers as files that other processes map and read as they read ordinary memory: by their index, one for each
+    /// plane. None where there are no such files, or where the camera would not be free while somebody has one.
+    fn export(&self) -> Vec<Vec<Fd>> {
+        Vec::new()
     }
 
     /// Ends the stream and gives up its memory; frames that are handed out stay readable. The device

@@ -4,11 +4,12 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::device::reclaim;
+use super::export::exported;
 use super::node::{Dequeued, OpenNode, Request};
 use crate::backend::{Filled, Stream};
 use crate::error::Result;
 use crate::format::{DropPolicy, StreamFormat, layout};
-use crate::kernel::{clock_ns, monotonic_ns};
+use crate::kernel::{Fd, clock_ns, monotonic_ns};
 use crate::memory::Buffer;
 use crate::policy;
 
@@ -137,6 +138,17 @@ impl Stream for Mapped {
         self.node.queue(index).map_err(|e| self.node.failed(Request::Queue, e))?;
         self.queued += 1;
         Ok(())
+    }
+
+    fn export(&self) -> Vec<Vec<Fd>> {
+        // Elsewhere the driver keeps all buffers while somebody has one: nobody could set another format.
+        if !self.node.lets_buffers_be_orphaned() {
+            return Vec::new();
+        }
+        exported(&self.node, &self.buffers).unwrap_or_else(|error| {
+            log::debug!("{}: its buffers are not read by others: {error}", self.node.path.display());
+            Vec::new()
+        })
     }
 
     fn stop(self: Box<Self>) -> Result<()> {
