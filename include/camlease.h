@@ -66,7 +66,7 @@
 #define CAMLEASE_DEVICE_INFO_INIT { sizeof(struct camlease_device_info), NULL, NULL, NULL, NULL, NULL, 0 }
 
 /** Initialiser of a struct camlease_holder. */
-#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0 }
+#define CAMLEASE_HOLDER_INIT { sizeof(struct camlease_holder), 0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL }
 
 /** Initialiser of a struct camlease_evict_options. */
 #define CAMLEASE_EVICT_OPTIONS_INIT { sizeof(struct camlease_evict_options), 0, 2000, NULL, NULL }
@@ -536,6 +536,10 @@ struct camlease_holder {
    * When it got the camera, in nanoseconds of CLOCK_BOOTTIME; 0 where that is not known.
    */
   uint64_t since_ns;
+  /**
+   * The name by which it shares the camera, which shared:NAME opens; "" where it does not, or that is not known.
+   */
+  const char *share;
 };
 
 /**

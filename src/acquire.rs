@@ -494,9 +494,14 @@ impl Waiting<'_, '_> {
             1 => "tried once".to_owned(),
             attempts => format!("waited {:.1} s and tried {attempts} times", waited.as_secs_f64()),
         };
-        let refusal = refusal.hint(lease::holders(source));
+        let holders = lease::holders(source);
+        let shared = holders.list.iter().find_map(|holder| holder.shares_as().map(str::to_owned));
+        let refusal = refusal.hint(holders);
         let refusal = self.refusals.iter().fold(refusal, |refusal, reason| refusal.hint(reason));
-        refusal.hint(format!("{tried}; stop that program, or wait longer (timeout_ms)"))
+        match shared {
+            Some(name) => refusal.hint(format!("{tried}; open shared:{name} to read it beside others")),
+            None => refusal.hint(format!("{tried}; stop that program, or wait longer (timeout_ms)")),
+        }
     }
 }
 

@@ -217,7 +217,9 @@ impl Camera {
         let (name, priority) = (options.name.clone(), options.priority);
         let mut prepare = |source: &dyn Source| {
             // One that cannot be made ready now is tried again when the camera is there.
-            if let [filing] = &source.filings()[..] {
+            if options.access == Access::Exclusive
+                && let [filing] = &source.filings()[..]
+            {
                 lease = Lease::prepare(filing, &name, priority).ok();
             }
         };

@@ -226,6 +226,11 @@ impl Holder {
         let first = self.command.split(' ').next().unwrap_or("");
         first.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("a process")
     }
+
+    /// The name by which it shares the camera with others.
+    pub fn shares_as(&self) -> Option<&str> {
+        self.lease.as_ref()?.share.as_deref()
+    }
 }
 
 impl fmt::Display for Holder {
@@ -247,6 +252,9 @@ impl fmt::Display for Holder {
             if lease.priority != 0 {
                 write!(f, ", priority {}", lease.priority)?;
             }
+        }
+        if let Some(share) = self.shares_as() {
+            write!(f, ", shares it as \"{share}\"")?;
         }
         f.write_str(match self.condition {
             Condition::Alive => ")",

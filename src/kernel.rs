@@ -1,11 +1,11 @@
 //! The kernel's calls that more than one module needs, each with a safe face.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::fork;
@@ -562,6 +562,30 @@ pub fn effective_user() -> u32 {
 pub fn is_privileged_by_file() -> bool {
     // SAFETY: no pointers.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The file that this code was loaded from: the library, or the program that it is part of.
+pub fn library_path() -> Option<PathBuf> {
+    // SAFETY: all zeroes is a valid Dl_info, and there is room for one; the name that is found is a C string that stays as
+    // long as the library.
+    let name = unsafe {
+        let mut library: libc::Dl_info = std::mem::zeroed();
+        let here = library_path as *const libc::c_void;
+        if libc::dladdr(here, &mut library) == 0 || library.dli_fname.is_null() {
+            return None;
+        }
+        CStr::from_ptr(library.dli_fname)
+    };
+    // For a program that is what it was started by.
+    let named = Path::new(OsStr::from_bytes(name.to_bytes())).canonicalize().ok();
+    let is_program = || std::env::current_exe().ok();
+    named.filter(|_| name.to_bytes().contains(&b'/')).or_else(is_program)
+}
+
+/// Has reads of an open file return at once where there is nothing to read.
+pub fn do_not_block(file: &impl AsRawFd) -> std::io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
 /// Random bits, as many as a name needs that nobody guesses beforehand.

@@ -216,6 +216,14 @@ pub const SHARE_START: Duration = Duration::from_millis(10_000);
 /// How long a client waits for an answer: what is asked may have to wait for a camera that is slow.
 pub const SHARE_ANSWER: Duration = Duration::from_millis(5000);
 
+/// How long a process that is started to share a camera may take to open it, and until it says so: some drivers' first open
+/// takes seconds.
+pub const SHARE_SPAWNED_OPEN: Duration = Duration::from_millis(5000);
+pub const SHARE_SPAWN: Duration = Duration::from_millis(10_000);
+
+/// How often a reader has one started anew, where it died.
+pub const SHARE_RESPAWN: Duration = Duration::from_millis(1000);
+
 /// How often a reader whose producer is gone looks for its return.
 pub const SHARE_LOOK: Duration = Duration::from_millis(100);
 

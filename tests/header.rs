@@ -43,7 +43,7 @@ const INITIALISERS: [(&str, &str); 13] = [
         "NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, { { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 }, { NULL, 0, 0 } }",
     ),
     ("device_info", "NULL, NULL, NULL, NULL, NULL, 0"),
-    ("holder", "0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0"),
+    ("holder", "0, 0, 0, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL"),
     ("evict_options", "0, 2000, NULL, NULL"),
     ("format_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
     ("control_info", "0, 0, NULL, 0, 0, 0, 0, 0, 0"),

@@ -4,7 +4,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, DropPolicy, Kind, OpenOptions, ShareOptions, StreamRequest};
+use camlease::{
+    Access, Camera, DropPolicy, FourCc, Frame, Kind, Map, OpenOptions, Publisher, Rate, ShareOptions, StreamFormat,
+    StreamRequest,
+};
+use serde_json::{Value, json};
 use support::party::Party;
 
 const SECONDS: Option<Duration> = Some(Duration::from_secs(10));
@@ -26,6 +30,42 @@ fn reader(name: &str) -> Camera {
 
 fn in_order() -> StreamRequest {
     StreamRequest { drop_policy: DropPolicy::Newest, ..StreamRequest::default() }
+}
+
+fn newest() -> StreamRequest {
+    StreamRequest { drop_policy: DropPolicy::Oldest, ..StreamRequest::default() }
+}
+
+fn sized(width: u32, height: u32) -> StreamRequest {
+    StreamRequest { width, height, ..in_order() }
+}
+
+fn map(value: Value) -> Map {
+    value.as_object().unwrap().clone()
+}
+
+/// What a command comes to.
+fn ask(camera: &Camera, request: Value) -> camlease::Result<Map> {
+    camera.command(map(request), Duration::from_secs(10))
+}
+
+fn next(camera: &Camera) -> Frame {
+    camera.next_frame(SECONDS).unwrap()
+}
+
+/// The next frame, however often the camera goes away before it.
+fn next_after_a_gap(camera: &Camera) -> Frame {
+    let begun = Instant::now();
+    loop {
+        match camera.next_frame(Some(Duration::from_millis(500))) {
+            Ok(frame) => return frame,
+            Err(error) if begun.elapsed() < Duration::from_secs(20) => {
+                let passes = [Kind::Disconnected, Kind::Timeout, Kind::Evicted, Kind::WrongState, Kind::Busy];
+                assert!(passes.contains(&error.kind()), "{error}");
+            }
+            Err(error) => panic!("no frame came again: {error}"),
+        }
+    }
 }
 
 /// The number that a virtual camera's frame carries.
@@ -59,22 +99,316 @@ fn readers_here_and_elsewhere_get_the_frames() {
     let refused = camera.next_frame(SECONDS).err().unwrap();
     assert_eq!(refused.kind(), Kind::WrongState);
     assert!(refused.message().contains(&format!("open shared:{name} to read it")), "{refused}");
-    let t = Instant::now();
     camera.close();
-    eprintln!("close {:?}", t.elapsed());
     let gone = (0..100).find_map(|_| here.next_frame(SECONDS).err()).unwrap();
-    eprintln!("gone {:?}", t.elapsed());
     assert_eq!(gone.kind(), Kind::Disconnected, "{gone}");
     let camera = shared(&name, "width=160&height=120&fps=100");
-    eprintln!("shared {:?}", t.elapsed());
-    let begun = Instant::now();
-    let frame = loop {
-        match here.next_frame(Some(Duration::from_millis(500))) {
-            Ok(frame) => break frame,
-            Err(error) => assert_eq!(error.kind(), Kind::Disconnected, "{error}"),
-        }
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is attached again when the camera is back");
-    };
+    let frame = next_after_a_gap(&here);
     assert_eq!((frame.width(), frame.height()), (160, 120));
     drop(camera);
+}
+
+#[test]
+fn each_reader_has_its_own_choice_of_frames() {
+    let name = unique("share-modes");
+    let _camera = shared(&name, "width=64&height=48&fps=100");
+    let every = Camera::open(&format!("shared:{name}?every=3"), OpenOptions::default()).unwrap();
+    let slow = Camera::open(&format!("shared:{name}?rate=10"), OpenOptions::default()).unwrap();
+    let all = reader(&name);
+    every.start(&in_order()).unwrap();
+    slow.start(&newest()).unwrap();
+    all.start(&in_order()).unwrap();
+    let (mut third, mut tenth, mut each) = (Vec::new(), Vec::new(), Vec::new());
+    while tenth.len() < 5 {
+        each.push(next(&all).sequence());
+        while let Ok(frame) = every.next_frame(Some(Duration::ZERO)) {
+            third.push(frame.sequence());
+        }
+        while let Ok(frame) = slow.next_frame(Some(Duration::ZERO)) {
+            tenth.push(frame.timestamp_ns());
+        }
+    }
+    assert!(each.windows(2).all(|pair| pair[1] > pair[0]), "{each:?}");
+    let lost = all.stats().dropped;
+    assert_eq!(each.last().unwrap() - each[0] + 1, each.len() as u64 + lost, "what was lost is counted");
+    assert!(third.len() >= 5 && third.windows(2).all(|pair| (pair[1] - pair[0]).is_multiple_of(3)), "{third:?}");
+    // One that came late is no reason for the next ones to be late, too.
+    assert!(tenth.windows(2).all(|pair| pair[1] - pair[0] >= 50_000_000), "{tenth:?}");
+    assert!(tenth[4] - tenth[0] >= 390_000_000, "{tenth:?}");
+}
+
+#[test]
+fn what_a_reader_holds_stays_and_costs_the_others_nothing() {
+    let name = unique("share-held");
+    let _camera = shared(&name, "width=64&height=48&fps=200");
+    let (holds, reads) = (reader(&name), reader(&name));
+    holds.start(&StreamRequest { buffers: 3, ..newest() }).unwrap();
+    reads.start(&in_order()).unwrap();
+    let held: Vec<Frame> = (0..3).map(|_| next(&holds)).collect();
+    let before: Vec<Vec<u8>> = held.iter().map(|frame| frame.data(0).to_vec()).collect();
+    let full = holds.next_frame(Some(Duration::from_millis(100))).err().unwrap();
+    assert_eq!(full.kind(), Kind::Timeout, "{full}");
+    assert!(full.message().contains("held"), "it says why: {full}");
+    let first = next(&reads).sequence();
+    let mut last = first;
+    let mut count = 1;
+    while last < first + 200 {
+        last = next(&reads).sequence();
+        count += 1;
+    }
+    assert_eq!(last - first + 1, count + reads.stats().dropped);
+    assert!(count > 150, "{count} of 200 came");
+    let after: Vec<&[u8]> = held.iter().map(|frame| frame.data(0)).collect();
+    assert_eq!(before, after);
+    let status = ask(&reads, json!({ "do": "status" })).unwrap();
+    let of_holder = &status["readers"].as_array().unwrap()[0];
+    assert_eq!(of_holder["held"], 3);
+    assert!(of_holder["lag"].as_u64().unwrap() > 150, "{of_holder}");
+    assert!(holds.stats().behind > 150, "{:?}", holds.stats());
+    assert_eq!(holds.stats().frames_out, 3);
+    drop(held);
+    let fresh = next(&holds);
+    assert!(fresh.sequence() >= last, "the newest: {} after {last}", fresh.sequence());
+    assert!(holds.stats().dropped > 150, "its own losses are its own: {:?}", holds.stats());
+    let status = ask(&reads, json!({ "do": "status" })).unwrap();
+    assert!(status["readers"][0]["lost"].as_u64().unwrap() > 150, "and the other side knows them: {status:?}");
+}
+
+#[test]
+fn a_camera_streams_while_somebody_reads() {
+    let name = unique("share-demand");
+    let camera = shared(&name, "width=64&height=48&fps=50");
+    let reads = reader(&name);
+    assert!(!camera.share_info().unwrap().streaming);
+    reads.start(&in_order()).unwrap();
+    next(&reads);
+    assert!(camera.share_info().unwrap().streaming);
+    reads.stop().unwrap();
+    let begun = Instant::now();
+    while camera.share_info().unwrap().streaming {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody reads, and it streams");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(begun.elapsed() > Duration::from_millis(500), "one that changes its mind pays no new start");
+    reads.start(&in_order()).unwrap();
+    next(&reads);
+    camera.unshare().unwrap();
+    assert_eq!(camera.share_info(), None);
+    camera.start(&in_order()).unwrap();
+    next(&camera);
+    let gone = (0..100).find_map(|_| reads.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected);
+}
+
+#[test]
+fn the_format_is_agreed() {
+    let name = unique("share-format");
+    let camera = shared(&name, "width=320&height=240&fps=100");
+    let first = reader(&name);
+    let format = first.start(&sized(160, 120)).unwrap();
+    assert_eq!((format.width, format.height), (160, 120), "nobody else reads: as it likes");
+    assert_eq!(next(&first).width(), 160);
+    let second = reader(&name);
+    let other = second.start(&sized(320, 240)).unwrap_err();
+    assert_eq!(other.kind(), Kind::Busy);
+    assert!(other.message().contains("160x120") && other.message().contains("reader"), "{other}");
+    second.start(&in_order()).unwrap();
+    assert_eq!(next(&second).width(), 160);
+    let needs = ask(&second, json!({ "do": "format", "width": 320, "height": 240 })).unwrap_err();
+    assert_eq!(needs.kind(), Kind::Busy, "the first said what it needs: {needs}");
+    first.stop().unwrap();
+    first.start(&in_order()).unwrap();
+    let held = next(&first);
+    let before = held.data(0).to_vec();
+    let changed = ask(&second, json!({ "do": "format", "width": 320, "height": 240, "fps": 50 })).unwrap();
+    assert_eq!((&changed["format"]["width"], &changed["format"]["fps"]), (&json!(320), &json!([50, 1])));
+    for camera in [&first, &second] {
+        let begun = Instant::now();
+        while next_after_a_gap(camera).width() != 320 {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        }
+        let (format, _) = camera.stream_format();
+        assert_eq!((format.width, format.height), (320, 240));
+    }
+    assert_eq!(held.data(0), before, "of the former format, and whole");
+    let refused = ask(&second, json!({ "do": "format", "fourcc": "H264" })).unwrap_err();
+    assert!([Kind::Unsupported, Kind::InvalidArgument].contains(&refused.kind()), "{refused}");
+    assert_eq!(next_after_a_gap(&first).width(), 320, "as before");
+    let status = ask(&first, json!({ "do": "status" })).unwrap();
+    assert_eq!(status["format"]["fourcc"], "YUYV");
+    assert!(camera.share_info().unwrap().streaming);
+}
+
+#[test]
+fn commands_are_obeyed_and_mistakes_told() {
+    let name = unique("share-commands");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let (reads, other) = (reader(&name), reader(&name));
+    reads.start(&in_order()).unwrap();
+    next(&reads);
+    let brightness = reads.controls().unwrap().into_iter().find(|control| control.name == "Brightness").unwrap();
+    reads.set_control(brightness.id, 77).unwrap();
+    assert_eq!((camera.control(brightness.id).unwrap(), other.control(brightness.id).unwrap()), (77, 77));
+    assert_eq!(reads.formats().unwrap(), camera.formats().unwrap());
+    ask(&other, json!({ "do": "stop" })).unwrap();
+    let stopped = (0..1000).find_map(|_| reads.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(stopped.kind(), Kind::WrongState);
+    assert!(stopped.message().contains("stopped by command"), "{stopped}");
+    ask(&other, json!({ "do": "start" })).unwrap();
+    next_after_a_gap(&reads);
+    for (request, kind) in [
+        (json!({}), Kind::InvalidArgument),
+        (json!({ "do": "dance" }), Kind::Unsupported),
+        (json!({ "do": "format", "width": "wide" }), Kind::InvalidArgument),
+        (json!({ "do": "format", "fourcc": "MANYLETTERS" }), Kind::InvalidArgument),
+        (json!({ "do": "control" }), Kind::InvalidArgument),
+        (json!({ "do": "control", "control": brightness.id, "value": "bright" }), Kind::InvalidArgument),
+        (json!({ "do": "x".repeat(5000) }), Kind::InvalidArgument),
+    ] {
+        assert_eq!(
+            ask(&other, request.clone()).map(drop).map_err(|error| error.kind()),
+            Err(kind),
+            "{}",
+            &request.to_string()[..12]
+        );
+    }
+    next(&reads);
+    let status = ask(&other, json!({ "do": "status" })).unwrap();
+    assert_eq!((&status["name"], &status["streaming"], &status["trouble"]), (&json!(name), &json!(true), &Value::Null));
+    assert_eq!(
+        camlease::command(&name, map(json!({ "do": "status" })), Duration::from_secs(5)).unwrap()["name"],
+        name.as_str()
+    );
+    assert!(camlease::shares().iter().any(|served| served.name == name && served.pid == std::process::id() as i32));
+    let nobody = camlease::command("share-nobody", map(json!({ "do": "status" })), Duration::from_secs(5)).unwrap_err();
+    assert_eq!(nobody.kind(), Kind::NotFound);
+}
+
+#[test]
+fn the_control_goes_to_another_and_the_stream_goes_on() {
+    let name = unique("share-control");
+    let _camera = shared(&name, "width=64&height=48&fps=100");
+    let (first, second) = (reader(&name), reader(&name));
+    second.start(&in_order()).unwrap();
+    let mut last = next(&second).sequence();
+    let id = second.controls().unwrap()[0].id;
+    ask(&first, json!({ "do": "take-control", "priority": 1 })).unwrap();
+    let refused = second.set_control(id, 1).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Busy);
+    assert!(refused.message().contains("priority 1"), "{refused}");
+    assert_eq!(ask(&second, json!({ "do": "format", "width": 32 })).unwrap_err().kind(), Kind::Busy);
+    assert_eq!(ask(&second, json!({ "do": "take-control", "priority": 1 })).unwrap_err().kind(), Kind::Busy);
+    ask(&second, json!({ "do": "take-control", "priority": 2 })).unwrap();
+    second.set_control(id, 1).unwrap();
+    assert_eq!(first.set_control(id, 2).unwrap_err().kind(), Kind::Busy);
+    ask(&second, json!({ "do": "release-control" })).unwrap();
+    first.set_control(id, 2).unwrap();
+    ask(&first, json!({ "do": "take-control" })).unwrap();
+    drop(first);
+    let begun = Instant::now();
+    while second.set_control(id, 3).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it goes with the one who had it");
+    }
+    for _ in 0..20 {
+        let frame = next(&second);
+        assert!(frame.sequence() > last);
+        last = frame.sequence();
+    }
+}
+
+#[test]
+fn monitors_look_and_touch_nothing() {
+    let name = unique("share-monitor");
+    let uri = format!("virtual:{name}?width=64&height=48&fps=100");
+    let monitor = || OpenOptions { access: Access::Monitor, timeout: Some(Duration::ZERO), ..OpenOptions::default() };
+    let nobody = Camera::open(&uri, monitor()).err().unwrap();
+    assert_eq!(nobody.kind(), Kind::NotFound);
+    assert!(nobody.message().contains("nobody shares it"), "{nobody}");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let looks = Camera::open(&uri, monitor()).unwrap();
+    looks.start(&in_order()).unwrap();
+    next(&looks);
+    assert_eq!(ask(&looks, json!({ "do": "stop" })).unwrap_err().kind(), Kind::Permission);
+    let id = looks.controls().unwrap()[0].id;
+    assert_eq!(looks.set_control(id, 1).unwrap_err().kind(), Kind::Permission);
+    assert_eq!(camera.share_info().unwrap().readers, 1);
+}
+
+#[test]
+fn one_who_wants_the_camera_alone_is_told_and_can_ask_for_it() {
+    let name = unique("share-asked");
+    let _camera = shared(&name, "width=64&height=48&fps=100");
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    next(&reads);
+    let uri = format!("virtual:{name}");
+    let once = || OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() };
+    let busy = Camera::open(&uri, once()).err().unwrap();
+    assert_eq!(busy.kind(), Kind::Busy);
+    assert!(busy.message().contains(&format!("shares it as \"{name}\"")), "{busy}");
+    assert!(busy.message().contains(&format!("open shared:{name} to read it")), "{busy}");
+    let beside = Camera::open(&uri, OpenOptions { access: Access::Shared, ..once() }).unwrap();
+    assert_eq!(beside.identity().uri, format!("shared:{name}"));
+    let mut other = Party::start();
+    other.refused(&format!("open {uri} ask 0 500 300 equal"), "BUSY");
+    next(&reads);
+    other.ok(&format!("open {uri} ask 1 5000 300 higher"));
+    other.ok("start");
+    other.ok("frame");
+    let evicted = (0..1000).find_map(|_| reads.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(evicted.kind(), Kind::Evicted, "{evicted}");
+    other.ok("release");
+    other.ok("close");
+    next_after_a_gap(&reads);
+}
+
+#[test]
+fn frames_that_a_host_makes_are_shared_too() {
+    let name = unique("share-made");
+    let format = |width: u32, planes: Vec<(u32, usize)>| StreamFormat {
+        width,
+        height: 2,
+        fourcc: FourCc::new(b"GREY"),
+        rate: Rate::new(30, 1),
+        stride: width,
+        planes,
+        buffers: 0,
+    };
+    let options = ShareOptions { name: name.clone(), ..ShareOptions::default() };
+    let publisher = Publisher::new(options, &format(4, vec![(4, 8), (2, 4)])).unwrap();
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    assert!(publisher.publish(&[&[1; 8], &[2; 3]], 41, 7_000, true));
+    let frame = next(&reads);
+    assert_eq!((frame.planes(), frame.data(0), frame.data(1)), (2, &[1; 8][..], &[2; 3][..]));
+    assert_eq!((frame.sequence(), frame.timestamp_ns(), frame.is_corrupt()), (41, 7_000, true));
+    publisher.set_format(&format(6, vec![(6, 12)])).unwrap();
+    assert!(publisher.publish(&[&[9; 5]], 50, 8_000, false), "less than a whole frame, as compressed ones are");
+    let small = next(&reads);
+    assert_eq!((small.width(), small.data(0), small.sequence()), (6, &[9; 5][..], 50));
+    assert_eq!(frame.data(0), [1; 8], "kept, though its memory is gone from the writer");
+    assert_eq!(publisher.info().readers, 1);
+    let wants = reader(&name).start(&sized(100, 100)).unwrap_err();
+    assert!([Kind::Busy, Kind::Unsupported].contains(&wants.kind()), "{wants}");
+    drop(publisher);
+    let gone = reads.next_frame(SECONDS).err().unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected);
+    assert_eq!(small.data(0), [9; 5]);
+}
+
+#[test]
+fn a_name_is_one_cameras() {
+    let name = unique("share-name");
+    let first = shared(&name, "width=64&height=48");
+    let second = Camera::open(&format!("virtual:{name}-b"), OpenOptions::default()).unwrap();
+    let share = |camera: &Camera, name: &str| {
+        camera.share(ShareOptions { name: name.to_owned(), ..ShareOptions::default() }).map_err(|error| error.kind())
+    };
+    assert_eq!(share(&second, &name), Err(Kind::Busy));
+    assert_eq!(share(&second, "no/name"), Err(Kind::InvalidArgument));
+    assert_eq!(share(&first, &format!("{name}-c")), Err(Kind::WrongState), "it is shared already");
+    first.close();
+    share(&second, &name).unwrap();
+    second.close();
+    assert_eq!(Camera::open(&format!("shared:{name}"), OpenOptions::default()).err().unwrap().kind(), Kind::NotFound);
 }

@@ -50,6 +50,8 @@ pub struct LeaseJson {
     /// CLOCK_BOOTTIME.
     pub since_ns: u64,
     pub streaming: bool,
+    /// The name by which it shares the camera, which `shared:NAME` opens.
+    pub share: Option<String>,
 }
 
 impl From<&Holder> for HolderJson {
@@ -74,6 +76,7 @@ impl From<&Holder> for HolderJson {
                 priority: lease.priority,
                 since_ns: lease.since_ns,
                 streaming: lease.streaming,
+                share: lease.share.clone(),
             }),
             other_node: holder.other_node.as_ref().map(|node| node.display().to_string()),
             locks_other_node: holder.locks_other_node,

@@ -7,7 +7,7 @@ use crate::output::{Exit, Output, Paint};
 use crate::telling::{self, HolderJson};
 
 /// For the help.
-pub const JSON: &str = r#"JSON: {"camera", "holders": [{"pid", "uid", "start_time", "activity": "open"|"streaming", "condition": "alive"|"stopped"|"stuck"|"zombie", "command", "lease": {"name", "priority", "since_ns", "streaming"} or null, "other_node", "locks_other_node"}], "unreadable"}"#;
+pub const JSON: &str = r#"JSON: {"camera", "holders": [{"pid", "uid", "start_time", "activity": "open"|"streaming", "condition": "alive"|"stopped"|"stuck"|"zombie", "command", "lease": {"name", "priority", "since_ns", "streaming", "share"} or null, "other_node", "locks_other_node"}], "unreadable"}"#;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

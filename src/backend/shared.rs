@@ -19,6 +19,7 @@ use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
 use crate::share::memory::{Mapping, mark_reading};
 use crate::share::ring::{self, Reader, Taken};
+use crate::share::spawn::Spawned;
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
@@ -33,6 +34,8 @@ pub struct Shared {
     /// What this reader calls itself.
     reader: String,
     monitor: bool,
+    /// The camera behind it, where a process that dies is replaced by its readers.
+    camera: Option<String>,
 }
 
 impl Shared {
@@ -50,7 +53,15 @@ impl Shared {
             false => 0,
         };
         let every = options.number("every", 1, 1..=1_000_000)?;
-        Ok(Shared { uri: options.uri.clone(), name, every, interval_ns, reader: String::new(), monitor: false })
+        Ok(Shared {
+            uri: options.uri.clone(),
+            name,
+            every,
+            interval_ns,
+            reader: String::new(),
+            monitor: false,
+            camera: None,
+        })
     }
 
     /// Who reads, and whether it will command nothing.
@@ -61,7 +72,13 @@ impl Shared {
     /// One of that name.
     pub fn named(name: &str) -> Shared {
         let uri = format!("shared:{name}");
-        Shared { uri, name: name.to_owned(), every: 1, interval_ns: 0, reader: String::new(), monitor: false }
+        let (name, reader) = (name.to_owned(), String::new());
+        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor: false, camera: None }
+    }
+
+    /// Whoever reads it has another process share this camera, where the one that did is gone.
+    pub fn served_by(self, camera: Option<String>) -> Shared {
+        Shared { camera, ..self }
     }
 
     fn connect(&self) -> Result<(Link, Map)> {
@@ -234,8 +251,12 @@ struct Attached {
     /// The ring's event, the link, and the timer while the process is away.
     ready: Epoll,
     retry: Timer,
+    /// A process that was started to share the camera again, and when.
+    spawned: Option<(Option<Spawned>, Instant)>,
     /// Why no frames come.
     trouble: Option<Error>,
+    /// The host has not been told of that yet.
+    is_news: bool,
     /// The format is another one than that which was asked for last.
     is_reformatted: bool,
 }
@@ -325,7 +346,9 @@ impl Attached {
             rings: 0,
             ready,
             retry,
+            spawned: None,
             trouble: None,
+            is_news: false,
             is_reformatted: false,
         };
         let link = attached.source.connect()?.0;
@@ -372,6 +395,7 @@ impl Attached {
                 Some("generation") => self.enter(&message, passed),
                 Some("trouble") => {
                     self.trouble = Some(wire::failure_of(&message));
+                    self.is_news = true;
                     Ok(())
                 }
                 None if message.get("ok") == Some(&Value::Bool(false)) => Err(wire::failure_of(&message)),
@@ -445,11 +469,33 @@ impl Attached {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
         let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        if let Err(error) = link.and_then(|(link, _)| self.attach(link)) {
+        let attached = link.and_then(|(link, _)| self.attach(link));
+        if let Err(error) = &attached
+            && error.kind() == Kind::NotFound
+        {
+            self.spawn();
+        }
+        if let Err(error) = attached {
             log::debug!("{error}");
             let why = self.trouble.take().unwrap_or(error);
             self.refused(&why);
+        } else {
+            self.spawned = None;
         }
+    }
+
+    /// Has a process share the camera again, where that is the readers' affair.
+    fn spawn(&mut self) {
+        let Some(camera) = &self.source.camera else { return };
+        if let Some((spawned, at)) = &mut self.spawned {
+            let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
+            failed.into_iter().for_each(|error| log::info!("{camera}: {error}"));
+            if at.elapsed() < policy::SHARE_RESPAWN {
+                return;
+            }
+        }
+        let spawned = Spawned::start(camera, &self.source.name, policy::SHARE_RESPAWN);
+        self.spawned = Some((spawned.inspect_err(|error| log::warn!("{error}")).ok(), Instant::now()));
     }
 
     fn take(&mut self) -> Result<Option<Filled>> {
@@ -526,7 +572,11 @@ impl Stream for Attached {
         }
         let taken = self.take()?;
         self.arm(taken.is_some());
-        Ok(taken)
+        match &self.trouble {
+            // Once: whoever goes on waiting may get frames again.
+            Some(trouble) if taken.is_none() && std::mem::take(&mut self.is_news) => Err(trouble.clone()),
+            _ => Ok(taken),
+        }
     }
 
     fn requeue(&mut self, index: u32) -> Result<()> {

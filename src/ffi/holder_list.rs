@@ -28,6 +28,7 @@ struct Entry {
     holder: Holder,
     command: CString,
     name: CString,
+    share: CString,
     outcome: u32,
     reason: CString,
 }
@@ -75,6 +76,8 @@ pub struct camlease_holder {
     pub priority: i32,
     /// When it got the camera, in nanoseconds of CLOCK_BOOTTIME; 0 where that is not known.
     pub since_ns: u64,
+    /// The name by which it shares the camera, which shared:NAME opens; "" where it does not, or that is not known.
+    pub share: *const c_char,
 }
 // SAFETY: integers and pointers, the size first.
 unsafe impl Extensible for camlease_holder {
@@ -87,6 +90,7 @@ impl Entry {
             holder: holder.clone(),
             command: c_text(&holder.command),
             name: c_text(holder.lease.as_ref().map_or("", |lease| &lease.name)),
+            share: c_text(holder.shares_as().unwrap_or("")),
             outcome: CAMLEASE_OUTCOME_NONE,
             reason: CString::default(),
         }
@@ -126,6 +130,7 @@ impl Entry {
             },
             priority: self.holder.lease.as_ref().map_or(0, |lease| lease.priority),
             since_ns: self.holder.lease.as_ref().map_or(0, |lease| lease.since_ns),
+            share: self.share.as_ptr(),
         }
     }
 }

@@ -364,9 +364,9 @@ impl Hub {
         (std::mem::take(&mut state.done), std::mem::take(&mut state.expelled))
     }
 
-    /// Takes one in who wants to read. It gets the ring now, or as soon as there is one: the next one, where it waits for
-    /// another format.
-    pub fn add_reader(&self, mut reader: Reader, waits: bool) -> Result<Map> {
+    /// Takes one in who wants to read. It gets the ring now, or as soon as there is one: the next one, where it wants
+    /// another format, which is ordered in the same moment.
+    pub fn add_reader(&self, mut reader: Reader, wants: Option<StreamRequest>) -> Result<Map> {
         let mut state = timed::lock(&self.state);
         let state = &mut *state;
         if state.readers.iter().any(|known| known.client == reader.client) {
@@ -387,13 +387,15 @@ impl Hub {
         }
         reader.quota = reader.quota.clamp(1, left - 1);
         let answer = map(json!({ "quota": reader.quota }));
-        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, waits) {
+        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);
         } else if let Some(trouble) = &state.trouble {
             let mut event = wire::failure(trouble);
             event.insert("event".into(), "trouble".into());
             let _ = reader.socket.send(&wire::to_line(event), &[]);
         }
+        let order = |request| Order { client: reader.client, id: Value::Null, what: What::Format(request) };
+        state.orders.extend(wants.map(order));
         state.readers.push(reader);
         self.orders.signal();
         Ok(answer)

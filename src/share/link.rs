@@ -30,7 +30,10 @@ pub struct Served {
 /// All cameras that are shared on this machine, as far as this user can know of them.
 pub fn shares() -> Vec<Served> {
     let of_name = |name: String| {
-        let found = serving(&name)?;
+        let Some(found) = serving(&name) else {
+            lease::clear_away(&filing(&name, Users::Peers));
+            return None;
+        };
         Some(Served { name, pid: found.pid, uid: found.uid, streaming: found.record.streaming })
     };
     lease::keys(KEY).into_iter().filter_map(of_name).collect()
@@ -70,6 +73,7 @@ impl Link {
     /// Connects to whoever serves the name; what it says of the camera.
     pub fn connect(name: &str, holder: &str, monitor: bool, patience: Duration) -> Result<(Link, Map)> {
         let Some(found) = serving(name) else {
+            lease::clear_away(&filing(name, Users::Peers));
             return Err(Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"))
                 .hint(others(name)));
         };
@@ -156,6 +160,11 @@ impl Link {
         let deadline = Instant::now() + timeout;
         // What is not answered for want of permission is refused before the request is read.
         let id = self.send(request);
+        if let Err(error) = &id
+            && error.kind() != Kind::Disconnected
+        {
+            return Err(error.clone());
+        }
         loop {
             match self.await_news(deadline)? {
                 News::Message(message, _) => match (number(&message, "id"), message.get("ok")) {

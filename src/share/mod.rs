@@ -23,6 +23,7 @@ pub mod memory;
 mod publish;
 pub mod ring;
 mod server;
+pub mod spawn;
 pub mod wire;
 
 mod sync {

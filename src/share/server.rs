@@ -328,8 +328,8 @@ impl Server<'_> {
             Ok(request) => request,
             Err(error) => return Reply::Now(Err(error)),
         };
-        let waits = request.is_some();
-        if let Some(request) = request {
+        if request.is_some() {
+            // Nobody else reads: it is streamed as this one wants it.
             if let Err(error) = self.may_command(id).and_then(|()| self.is_in_control(id)) {
                 return Reply::Now(Err(error));
             }
@@ -337,10 +337,8 @@ impl Server<'_> {
                 let message = format!("shared:{}: it comes as it is; leave size and format open", self.hub.name);
                 return Reply::Now(Err(Error::new(Kind::Unsupported, message)));
             }
-            // Nobody else reads: it is streamed as this one wants it.
-            self.hub.order(Order { client: id, id: Value::Null, what: What::Format(request) });
         }
-        Reply::Now(self.hub.add_reader(Reader::new(id, socket, &name, peer, wants), waits))
+        Reply::Now(self.hub.add_reader(Reader::new(id, socket, &name, peer, wants), request))
     }
 
     fn status(&self) -> Map {

@@ -1,0 +1,144 @@
+//! Starts a camera process for a camera that nobody shares yet: `camlease serve --detached`, which ends by itself a moment
+//! after its last reader has gone.
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use super::wire;
+use crate::error::{Error, Kind, Result};
+use crate::kernel;
+use crate::policy;
+
+/// A camera process that has not said yet whether it has its camera. Dropping this has it give up.
+pub struct Spawned {
+    child: Child,
+    report: Option<ChildStdout>,
+    said: Vec<u8>,
+}
+
+impl Spawned {
+    /// Has one open the camera within that time, and share it by that name.
+    pub fn start(uri: &str, name: &str, timeout: Duration) -> Result<Spawned> {
+        let program = program().ok_or_else(|| {
+            Error::new(Kind::Unsupported, format!("{uri}: the camlease command, which shares cameras, was not found"))
+                .hint("install it beside the library or in PATH, or set CAMLEASE_COMMAND to its path")
+        })?;
+        let failed = |error| Error::system(format!("{uri}: starting {} to share it", program.display()), error);
+        let mut child = Command::new(&program)
+            .args(["serve", "--detached", uri, "--share", name, "--report-fd", "1", "--timeout"])
+            .arg(timeout.as_millis().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let report = child.stdout.take();
+        if let Some(report) = &report {
+            kernel::do_not_block(report).map_err(failed)?;
+        }
+        Ok(Spawned { child, report, said: Vec::new() })
+    }
+
+    /// Readable when it has something to say.
+    pub fn fd(&self) -> i32 {
+        self.report.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
+    }
+
+    /// What it said: that it shares the camera, or why it does not. `None` while it has said neither.
+    pub fn report(&mut self) -> Option<Result<()>> {
+        let report = self.report.as_mut()?;
+        let mut room = [0; 1024];
+        let ended = loop {
+            match report.read(&mut room) {
+                Ok(0) => break true,
+                Ok(length) => self.said.extend(&room[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
+                Err(_) => break true,
+            }
+            if self.said.contains(&b'\n') || self.said.len() > policy::MESSAGE_MOST {
+                break true;
+            }
+        };
+        ended.then(|| {
+            self.report = None;
+            match wire::parse(&self.said) {
+                Some(message) if message.get("ok") == Some(&true.into()) => Ok(()),
+                Some(message) => Err(wire::failure_of(&message)),
+                None => Err(Error::new(Kind::Internal, "the camlease command ended without a report")
+                    .hint("it may be of another version than the library: see `camlease --version`")),
+            }
+        })
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // What was started goes on as a grandchild; the child itself ends at once, but where it could not even begin.
+        if self.report.take().is_some() {
+            let _ = self.child.kill();
+        }
+        // A host may have taken its end already.
+        let _ = self.child.wait();
+    }
+}
+
+/// The command: what the host says, else what stands beside this library, else what the user would start.
+fn program() -> Option<PathBuf> {
+    let is_program =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|at| at.is_file() && at.permissions().mode() & 0o111 != 0);
+    let trusts_environment = !kernel::is_privileged_by_file();
+    let word = |key: &str| env::var_os(key).filter(|value| trusts_environment && !value.is_empty());
+    if let Some(named) = word("CAMLEASE_COMMAND") {
+        return Some(named.into());
+    }
+    let beside = kernel::library_path().into_iter().flat_map(|library| {
+        // PREFIX/lib, and PREFIX/lib/x86_64-linux-gnu; or the folder of a build.
+        let folders: Vec<PathBuf> = library.ancestors().skip(1).take(3).map(Path::to_owned).collect();
+        let installed = folders.clone().into_iter().skip(1).map(|folder| folder.join("bin"));
+        folders.clone().into_iter().take(2).chain(installed).map(|folder| folder.join(PROGRAM)).collect::<Vec<_>>()
+    });
+    let path: OsString = word("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(PROGRAM));
+    beside.chain(in_path).find(is_program)
+}
+
+const PROGRAM: &str = "camlease";
+
+/// By which name a camera is shared that nobody named: the same in every process.
+pub fn name_of(key: &str) -> String {
+    let fits = key.len() + PREFIX.len() <= policy::SHARE_NAME_MOST;
+    let is_plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    match fits && is_plain && !key.is_empty() {
+        true => format!("{PREFIX}{key}"),
+        false => format!("{PREFIX}{:016x}", fnv_1a(key.as_bytes())),
+    }
+}
+
+const PREFIX: &str = "auto-";
+
+/// One that is the same in every build: the standard library's may change.
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_names() {
+        assert_eq!(name_of("video-81.0"), "auto-video-81.0");
+        assert_eq!(name_of("a"), "auto-a");
+        assert_eq!(fnv_1a(b"a"), 0xaf63_dc4c_8601_ec8c, "as its authors publish it");
+        for odd in ["", "file:/a b.mkv", &"long".repeat(30)] {
+            assert!(crate::lease::is_share_name(&name_of(odd)), "{odd}");
+        }
+        assert_ne!(name_of("file:/a"), name_of("file:/b"));
+    }
+}
