@@ -84,7 +84,8 @@ pub trait Device: Send + Sync {
             .hint("open shared:NAME to command a camera that is shared"))
     }
 
-    /// Whether its streams' buffers could be ones that [`Stream::export`] gives.
+    /// Whether others could read its buffers as they read ordinary memory, and it were free while they have some. Asked
+    /// while it does not stream.
     fn may_export(&self) -> bool {
         false
     }
@@ -152,8 +153,8 @@ pub trait Stream: Send {
         0
     }
 
-    /// Its buffers as files that other processes map and read as they read ordinary memory: by their index, one for each
-    /// plane. None where there are no such files, or where the camera would not be free while somebody has one.
+    /// Its buffers as files that other processes can map to read them: by their index, one for each plane. For a device
+    /// that may export them; none where it turns out that there are no such files.
     fn export(&self) -> Vec<Vec<Fd>> {
         Vec::new()
     }

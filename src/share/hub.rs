@@ -275,18 +275,18 @@ impl Hub {
     }
 
     /// Takes frames out of the driver's buffers which are none of the newest and which no reader holds. `lent` has the
-    /// buffers, and how many were published with the frame in each.
-    pub fn empty_lent(&self, lent: impl Iterator<Item = (usize, u64)>) -> Vec<usize> {
+    /// buffers, and how many were published with the frame in each; a bit for each that is empty now.
+    pub fn empty_lent(&self, lent: impl Iterator<Item = (usize, u64)>) -> u64 {
         let mut state = timed::lock(&self.state);
         state.expel(&self.name, &self.results);
         let State { generation, readers, .. } = &mut *state;
-        let Some(generation) = generation.as_mut() else { return Vec::new() };
+        let Some(generation) = generation.as_mut() else { return 0 };
         let Generation { ring, writer, .. } = generation;
         let kept_from = writer.published().saturating_sub(self.history.into());
         lent.filter(|&(buffer, published)| buffer < ring.geometry.lent && published <= kept_from)
             .map(|(buffer, _)| buffer)
             .filter(|buffer| writer.empty(ring.header(), ring.geometry.slots + buffer, || held(readers)))
-            .collect()
+            .fold(0, |emptied, buffer| emptied | 1 << buffer)
     }
 
     fn take_slot(&self) -> Option<(Arc<Ring>, usize)> {

@@ -120,7 +120,7 @@ pub trait Feed: Send + Sync {
     fn control(&self, id: u32) -> Result<i64>;
     fn set_control(&self, id: u32, value: i64) -> Result<()>;
     fn begin(&self, request: &StreamRequest) -> Result<StreamFormat>;
-    /// Whether readers could read the buffers of a stream themselves.
+    /// Whether readers could read the buffers of a stream themselves. Asked before it begins.
     fn may_lend(&self) -> bool;
     /// The buffers of the stream that has begun, where readers can.
     fn lend(&self) -> Option<Lending>;

@@ -134,8 +134,9 @@ impl Publishing<'_> {
     fn take_back(&mut self) {
         let lent = self.lent.iter().enumerate();
         let published = lent.filter_map(|(buffer, lent)| Some((buffer, lent.as_ref()?.1)));
-        for buffer in self.hub.empty_lent(published) {
-            if let Some((lent, _)) = self.lent[buffer].take() {
+        let emptied = self.hub.empty_lent(published);
+        for (_, place) in self.lent.iter_mut().enumerate().filter(|(buffer, _)| emptied & 1 << buffer != 0) {
+            if let Some((lent, _)) = place.take() {
                 lent.give_back();
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use v4l::v4l_sys::*;
 
+use super::export::may_export;
 use super::node::{OpenNode, PixelFormat, Request, text};
 use super::stream::Mapped;
 use super::usb;
@@ -173,7 +174,7 @@ impl Device for Held {
     }
 
     fn may_export(&self) -> bool {
-        true
+        may_export(&self.node)
     }
 
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {

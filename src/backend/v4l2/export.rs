@@ -1,7 +1,7 @@
 //! A stream's buffers for other processes to read: as DMABUFs (VIDIOC_EXPBUF), where that is no slower than ordinary
 //! memory.
 
-use std::io::{Error, ErrorKind};
+use std::io::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,33 +11,42 @@ use crate::memory::Buffer;
 use crate::policy;
 use crate::share::memory::{Mapping, written_there};
 
-/// The planes of all buffers as files. An error where the driver exports none, or others would read them slowly.
-pub fn exported(node: &OpenNode, buffers: &[Arc<Buffer>]) -> std::io::Result<Vec<Vec<Fd>>> {
-    let planes_of = |buffer: &Arc<Buffer>| buffer.planes() as u32;
-    let files: Vec<Vec<Fd>> = (0u32..)
-        .zip(buffers)
-        .map(|(index, buffer)| (0..planes_of(buffer)).map(|plane| node.export_buffer(index, plane)).collect())
-        .collect::<std::io::Result<_>>()?;
-    // All buffers of a queue are of one kind.
-    if let ([file, ..], Some(buffer)) = (files.first().map_or(&[][..], |planes| &planes[..]), buffers.first()) {
-        is_cheap(file, buffer.plane(0).1)?;
-    }
-    Ok(files)
+/// The planes of all buffers as files.
+pub fn exported(node: &OpenNode, buffers: &[Arc<Buffer>]) -> Result<Vec<Vec<Fd>>> {
+    let files = |index| move |plane| node.export_buffer(index, plane);
+    let planes = |buffer: &Arc<Buffer>| 0..buffer.planes() as u32;
+    (0..).zip(buffers).map(|(index, buffer)| planes(buffer).map(files(index)).collect()).collect()
+}
+
+/// Whether others could read a stream's buffers as cheaply as ordinary memory, and the camera be free while they have
+/// them. The buffer by which the camera is claimed tells: all that a driver allocates is of one kind.
+pub fn may_export(node: &OpenNode) -> bool {
+    // Elsewhere the driver keeps all buffers while somebody has one: nobody could set another format.
+    node.lets_buffers_be_orphaned()
+        && probe(node).unwrap_or_else(|error| {
+            log::debug!("{}: its buffers cannot be read by others: {error}", node.path.display());
+            false
+        })
+}
+
+fn probe(node: &OpenNode) -> Result<bool> {
+    let length = node.query_buffer(0)?.first().map_or(0, |plane| plane.1);
+    is_cheap(&node.export_buffer(0, 0)?, length)
 }
 
 /// A driver for hardware that does not see the processor's caches maps its memory uncached: then each reader pays many
 /// times what one copy costs.
-fn is_cheap(file: &Fd, length: usize) -> std::io::Result<()> {
+fn is_cheap(file: &Fd, length: usize) -> Result<bool> {
     let length = length.min(policy::EXPORT_SAMPLE);
     let theirs = reading(&Mapping::of(file, length, false)?, length);
     let (_, ordinary) = written_there(length)?;
     ordinary.populate(0, length);
     let ours = reading(&ordinary, length);
-    let dear = || format!("reading {length} bytes takes {theirs:?}, and {ours:?} from ordinary memory");
-    match theirs <= ours * policy::EXPORT_DEARER + policy::EXPORT_SLACK {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::Unsupported, dear())),
+    let is_cheap = theirs <= ours * policy::EXPORT_DEARER + policy::EXPORT_SLACK;
+    if !is_cheap {
+        log::debug!("reading {length} bytes of a driver's takes {theirs:?}, and {ours:?} of ordinary memory");
     }
+    Ok(is_cheap)
 }
 
 /// The shortest time of several: whatever else the machine does makes one longer.

@@ -141,12 +141,8 @@ impl Stream for Mapped {
     }
 
     fn export(&self) -> Vec<Vec<Fd>> {
-        // Elsewhere the driver keeps all buffers while somebody has one: nobody could set another format.
-        if !self.node.lets_buffers_be_orphaned() {
-            return Vec::new();
-        }
         exported(&self.node, &self.buffers).unwrap_or_else(|error| {
-            log::debug!("{}: its buffers are not read by others: {error}", self.node.path.display());
+            log::debug!("{}: its buffers cannot be read by others: {error}", self.node.path.display());
             Vec::new()
         })
     }
