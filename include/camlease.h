@@ -129,13 +129,16 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT 2
 
 /**
- * The camera itself, for this process alone. shared:NAME attaches all the same.
+ * The camera itself, for this process alone. Where another process shares it, it is busy, and the message tells by
+ * which name. A camera that was named as shared:NAME is attached to all the same.
  */
 #define CAMLEASE_ACCESS_EXCLUSIVE 0
 
 /**
- * Attached to the camera where it is shared; else it is shared from now on, by a process of its own (the camlease command's),
- * until its last user has gone.
+ * Attached to the camera where it is shared, as if it were opened as shared:NAME; else it is shared from now on, by a
+ * process of its own, until a second after its last user has gone. That process is the camlease command's, which is
+ * looked for by the environment variable CAMLEASE_COMMAND, beside this library, and in PATH; CAMLEASE_UNSUPPORTED
+ * where it is not found. Where somebody has the camera for itself it is waited for.
  */
 #define CAMLEASE_ACCESS_SHARED 1
 
@@ -157,12 +160,13 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 /**
  * The newest frame is what the host gets; older ones that it did not take are dropped. A host that was away for
  * so long that no buffer was left for newer ones waits for a fresh frame, up to its timeout; with timeout_ms 0 it
- * gets what there is.
+ * gets what there is. Each reader of a shared camera has a policy of its own.
  */
 #define CAMLEASE_DROP_OLDEST 0
 
 /**
- * Frames come in order; the driver drops when all buffers are full.
+ * Frames come in order; the driver drops when all buffers are full. A reader of a shared camera that is late by more
+ * frames than that keeps (camlease_share_options.history) loses the oldest ones, and no other reader loses any.
  */
 #define CAMLEASE_DROP_NEWEST 1
 
@@ -363,7 +367,7 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_LOG_DEBUG 4
 
 /**
- * The user of the process that shares the camera, and root.
+ * The user of the process that shares the camera, and root. The kernel tells who a client is.
  */
 #define CAMLEASE_ALLOWED_OWNER 0
 
@@ -378,7 +382,7 @@ typedef struct camlease_control_info camlease_control_info; /**< See the struct.
 #define CAMLEASE_ALLOWED_EVERYONE 2
 
 /**
- * The camera streams while somebody reads it.
+ * The camera streams while somebody reads it, and for a second after.
  */
 #define CAMLEASE_SHARE_ON_DEMAND 0
 
@@ -474,7 +478,7 @@ struct camlease_frame;
 struct camlease_holder_list;
 
 /**
- * An answer of a process that shares a camera.
+ * An answer of a process that shares a camera. It is the host's, and needs no camera that is open.
  */
 struct camlease_reply;
 
@@ -591,11 +595,11 @@ struct camlease_asker {
 };
 
 /**
- * Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1, or the callback
- * yields, it is lost once the callback has returned: then calls on it return CAMLEASE_EVICTED, its descriptor
- * (camlease_camera_fd) is readable, and the camera changes hands as soon as the host has released its frames, or closes
- * it, or grace_ms are over: frames that are out stay readable. The callback may call this library, close this camera
- * included, must return soon, and must not throw.
+ * Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1, or the
+ * callback yields, it is lost once the callback has returned: then calls on it return CAMLEASE_EVICTED, its descriptor
+ * (camlease_camera_fd) is readable, and the camera changes hands as soon as the host has released its frames, or
+ * closes it, or grace_ms are over: frames that are out stay readable. The callback may call this library, close this
+ * camera included, must return soon, and must not throw.
  *
  * @param user_data camlease_open_options.user_data.
  * @param asker Who asks; valid during the callback.
@@ -653,14 +657,17 @@ struct camlease_open_options {
    */
   int32_t grace_ms;
   /**
-   * CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR.
+   * CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR. on_busy, priority, grace_ms and
+   * on_ask are about a camera itself, and of no effect on one that is attached to.
    */
   uint32_t access;
 };
 
 /**
- * What to stream. Initialise with CAMLEASE_STREAM_OPTIONS_INIT. A camera gives the nearest size and rate
- * that it can; camlease_camera_info() tells what it gave.
+ * What to stream. Initialise with CAMLEASE_STREAM_OPTIONS_INIT. A camera gives the nearest size and rate that it can;
+ * camlease_camera_info() tells what it gave. A shared camera gives a reader what is streamed already; a size or format
+ * that is another one is set where nobody else reads and this process may command it, and else CAMLEASE_BUSY or
+ * CAMLEASE_PERMISSION.
  */
 struct camlease_stream_options {
   /**
@@ -689,7 +696,9 @@ struct camlease_stream_options {
    */
   uint32_t fps_denominator;
   /**
-   * Buffers that go round between driver and host, 1 to 32; 0 for 4, or fewer where max_bytes asks for it.
+   * Buffers that go round between driver and host, 1 to 32; 0 for 4, or fewer where max_bytes asks for it. Of a
+   * shared camera the frames that this reader may hold at a time, 0 for 2; it may be given fewer, which
+   * camlease_camera_info() tells.
    */
   uint32_t buffers;
   /**
@@ -712,7 +721,8 @@ struct camlease_camera_info {
    */
   size_t struct_size;
   /**
-   * A name that opens it again: the node that was found behind a link, for a V4L2 camera.
+   * A name that opens it again: the node that was found behind a link, for a V4L2 camera; shared:NAME, for one that
+   * another process shares, however it was named. What follows is then told of the camera behind it.
    */
   const char *uri;
   /**
@@ -736,7 +746,8 @@ struct camlease_camera_info {
    */
   uint32_t state;
   /**
-   * Pixels. This and what follows is the driver's answer at the last start, 0 before the first.
+   * Pixels. This and what follows is the driver's answer at the last start, 0 before the first. A shared camera's
+   * may change while it is read: then with the first frame of the new format that is taken.
    */
   uint32_t width;
   /**
@@ -794,7 +805,8 @@ struct camlease_camera_stats {
    */
   uint64_t frames;
   /**
-   * Frames that the camera made and the host did not get: gaps in the sequence numbers.
+   * Frames that the camera made and the host did not get: gaps in the sequence numbers. Of shared:NAME?every=N, or
+   * with rate=R, those that were not wanted are among them.
    */
   uint64_t dropped;
   /**
@@ -830,7 +842,7 @@ struct camlease_camera_stats {
    */
   uint64_t bytes_out;
   /**
-   * Frames of a shared camera that were published and that the host did not take yet.
+   * Frames of a shared camera that were published since the last one that the host took; 0 for others.
    */
   uint64_t behind;
 };
@@ -1103,7 +1115,7 @@ struct camlease_reset_options {
 };
 
 /**
- * How to share a camera. Initialise with CAMLEASE_SHARE_OPTIONS_INIT.
+ * How to share a camera. Initialise with CAMLEASE_SHARE_OPTIONS_INIT. What it points to is read during the call alone.
  */
 struct camlease_share_options {
   /**
@@ -1111,7 +1123,8 @@ struct camlease_share_options {
    */
   size_t struct_size;
   /**
-   * By what name others open it, as shared:NAME: up to 64 letters, digits, dots, dashes and underscores.
+   * By what name others open it, as shared:NAME: up to 64 letters, digits, dots, dashes and underscores. It is one
+   * for the whole machine.
    */
   const char *name;
   /**
@@ -1119,11 +1132,11 @@ struct camlease_share_options {
    */
   uint32_t readers;
   /**
-   * The group's number, for CAMLEASE_ALLOWED_GROUP.
+   * The group's number (gid), for CAMLEASE_ALLOWED_GROUP.
    */
   uint32_t readers_group;
   /**
-   * Who may start and stop it, and set its format and controls; as readers.
+   * Who may start and stop it, and set its format and controls: one of CAMLEASE_ALLOWED_. They may read it, too.
    */
   uint32_t commanders;
   /**
@@ -1135,15 +1148,19 @@ struct camlease_share_options {
    */
   uint32_t start;
   /**
-   * How many of the newest frames are kept for readers who take all in order, 1 to 32; 0 for 4.
+   * How many of the newest frames are kept for readers who take all in order (CAMLEASE_DROP_NEWEST), 1 to 32; 0 for
+   * 4.
    */
   uint32_t history;
   /**
-   * Most bytes of memory for frames, which is taken as readers hold them; 0 for 512 MiB.
+   * Most bytes of memory for the frames of one format; 0 for 512 MiB. It is taken as readers hold frames, up to 64
+   * of them, and has to have room for history + 2.
    */
   uint64_t max_bytes;
   /**
-   * What is streamed until somebody asks for something else, or NULL for the device's own.
+   * What is streamed until somebody asks for something else, or NULL for the device's own. buffers and max_bytes are
+   * about the camera's own buffers, drop_policy about the frames that this process takes out of them: without it
+   * CAMLEASE_DROP_NEWEST.
    */
   const struct camlease_stream_options *stream;
 };
@@ -1248,8 +1265,10 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Opens a camera. After CAMLEASE_OK no other program can stream from it. A camera that somebody else has is
- * waited for: the call wakes by the kernel's notice that the holder let go.
+ * Opens a camera. After CAMLEASE_OK no other program can stream from it. A camera that somebody else has is waited
+ * for: the call wakes by the kernel's notice that the holder let go. shared:NAME is a camera that another process
+ * shares, by camlease_share_start() or the command camlease serve: any number of readers open it, and none keeps it
+ * from others.
  *
  * @param uri The camera: /dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL],
  * virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30, shared:NAME?every=N&rate=R.
@@ -1292,10 +1311,12 @@ camlease_status camlease_camera_regain(struct camlease_camera *camera,
  *
  * @param camera The camera.
  * @param options NULL for the device's own values.
- * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus
- * is full; CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO,
- * CAMLEASE_DISCONNECTED; CAMLEASE_EVICTED when it was handed over; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
- * from any thread.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus is full;
+ * CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO, CAMLEASE_DISCONNECTED;
+ * CAMLEASE_EVICTED when it was handed over; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. For shared:NAME also
+ * CAMLEASE_NOT_FOUND when nobody shares it any more; CAMLEASE_BUSY, CAMLEASE_PERMISSION when it is streamed otherwise
+ * (see camlease_stream_options); CAMLEASE_BUDGET when its memory is taken by other readers; CAMLEASE_TIMEOUT when no
+ * frames are to be had within 10 s; CAMLEASE_WRONG_STATE when it was stopped by command. Callable from any thread.
  */
 camlease_status camlease_camera_start(struct camlease_camera *camera,
                                       const struct camlease_stream_options *options);
@@ -1314,12 +1335,16 @@ camlease_status camlease_camera_stop(struct camlease_camera *camera);
 /**
  * Takes the next frame: the newest, or the next in order, by camlease_stream_options.drop_policy.
  *
+ * A shared camera's reader goes on under the same handle whatever becomes of the process that shares it: once told of
+ * its end (CAMLEASE_DISCONNECTED) the host calls on, which waits up to timeout_ms, and frames come again when that
+ * process is back, in another size or format where that has one, and with sequence numbers from 0.
+ *
  * @param camera The camera.
  * @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
  * @param out The frame, to be released by camlease_frame_release(). NULL on failure.
- * @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED
- * when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED,
- * CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile, or before; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+ * @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED when the
+ * camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED, CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED
+ * when that happened meanwhile, or before; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
  */
 camlease_status camlease_camera_next_frame(struct camlease_camera *camera,
                                            int32_t timeout_ms,
@@ -1704,17 +1729,25 @@ camlease_status camlease_camera_reset(struct camlease_camera *camera,
  * process. The stream is the share's from now on: to read the camera in this process, open shared:NAME here, too.
  * The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however that ends.
  *
- * @param camera The camera; it must not stream.
+ * Meanwhile camlease_camera_start(), camlease_camera_stop() and camlease_camera_next_frame() on this handle give
+ * CAMLEASE_WRONG_STATE; controls, lists, camlease_camera_info() and camlease_camera_stats() go on. Two threads of the
+ * library's serve the readers, with all signals blocked: the host need not do anything. When the camera is gone, or is
+ * handed over to somebody else, they get it back as soon as it is there again, and the readers go on.
+ *
+ * @param camera The camera, which stays the host's; it must not stream.
  * @param options How; the name is needed.
- * @return CAMLEASE_OK; CAMLEASE_BUSY when another process shares a camera by this name; CAMLEASE_WRONG_STATE when the
- * camera streams or is shared already; CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
- * Callable from any thread.
+ * @return CAMLEASE_OK, also where the camera cannot stream: that is found when somebody reads. CAMLEASE_BUSY when a
+ * camera is shared by this name already; CAMLEASE_WRONG_STATE when the camera streams or is shared already;
+ * CAMLEASE_INVALID_ARGUMENT, also for options NULL; CAMLEASE_PERMISSION, CAMLEASE_NOT_FOUND, CAMLEASE_IO when the name
+ * cannot be put into the runtime folder; CAMLEASE_DISCONNECTED, CAMLEASE_EVICTED, CAMLEASE_SHUT_DOWN;
+ * CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
  */
 camlease_status camlease_share_start(struct camlease_camera *camera,
                                      const struct camlease_share_options *options);
 
 /**
- * Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED. The camera stays held, and does not stream.
+ * Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED, and frames that they hold stay readable to them.
+ * The camera stays held, and does not stream. Waits up to a second for a driver that does not return.
  *
  * @param camera The camera.
  * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
@@ -1723,17 +1756,24 @@ camlease_status camlease_share_start(struct camlease_camera *camera,
 camlease_status camlease_share_stop(struct camlease_camera *camera);
 
 /**
- * Sends a command to the process that shares a camera: {"do": "status"}, and what else the manual's chapter on sharing
- * lists. Commands that change something need the rights to; {"do": "take-control", "priority": N} reserves them for this
- * handle, until {"do": "release-control"} or its close, and the stream goes on meanwhile.
+ * Sends a command to the process that shares a camera, and waits for its answer: {"do": "status"}, and what else the
+ * manual's chapter on sharing lists. Commands that change something need the rights to
+ * (camlease_share_options.commanders); {"do": "take-control", "priority": N} reserves them for this handle, until
+ * {"do": "release-control"}, its close, or somebody takes it with a higher priority, and the stream goes on meanwhile.
+ * After CAMLEASE_DISCONNECTED the next command connects anew.
  *
- * @param camera A camera that was opened as shared:NAME; for the one who shares it, {"do": "status"} alone.
- * @param request A JSON object, up to 4000 bytes.
+ * @param camera A camera that was opened as shared:NAME, or with an access by which it was attached to; it need not
+ * stream. For the one who shares it, {"do": "status"} alone.
+ * @param request A JSON object, up to 4000 bytes of UTF-8.
  * @param timeout_ms Milliseconds to wait for the answer; -1 waits without end.
  * @param out The answer, a JSON object, to be freed by camlease_reply_free(). NULL on failure.
- * @return CAMLEASE_OK; the failure that the other process tells of; CAMLEASE_TIMEOUT when it does not answer;
- * CAMLEASE_DISCONNECTED when it is gone; CAMLEASE_INVALID_ARGUMENT, CAMLEASE_UNSUPPORTED; CAMLEASE_INVALID_HANDLE,
- * CAMLEASE_FORKED. Callable from any thread.
+ * @return CAMLEASE_OK; the failure that the other process tells of, with its message: CAMLEASE_PERMISSION when this
+ * process may not command, CAMLEASE_BUSY when another has taken the control or reads a format that would change,
+ * CAMLEASE_UNSUPPORTED for a command that is not known there; CAMLEASE_TIMEOUT when it does not answer;
+ * CAMLEASE_DISCONNECTED when it is gone, CAMLEASE_NOT_FOUND when it has not come back; CAMLEASE_INVALID_ARGUMENT when
+ * request is no JSON object or too long; CAMLEASE_UNSUPPORTED for a camera that is not shared; CAMLEASE_WRONG_STATE
+ * for the one who shares it; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread: commands by one
+ * handle take turns.
  */
 camlease_status camlease_camera_command(struct camlease_camera *camera,
                                         const char *request,
@@ -1744,8 +1784,8 @@ camlease_status camlease_camera_command(struct camlease_camera *camera,
  * The text of an answer.
  *
  * @param reply The answer.
- * @return A JSON object in one line, valid until the answer is freed; NULL when this is no answer's handle. Callable from
- * any thread.
+ * @return A JSON object in one line, valid until the answer is freed; NULL when this is no answer's handle. Callable
+ * from any thread.
  */
 const char *camlease_reply_text(const struct camlease_reply *reply);
 

@@ -68,20 +68,22 @@ struct Failure {
     kind: Kind,
     errno: i32,
     message: String,
+    /// Where in the message the next steps begin.
+    hints_at: Option<usize>,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Failure { kind, errno: 0, message: message.into() }))
+        Error(Box::new(Failure { kind, errno: 0, message: message.into(), hints_at: None }))
     }
 
     /// A failed system call: the kind follows from errno, unless the caller knows better ([`Error::with_kind`]).
     pub fn system(what: impl fmt::Display, cause: std::io::Error) -> Self {
         let errno = cause.raw_os_error().unwrap_or(0);
         let message = format!("{what}: {}", describe(errno, &cause));
-        Error(Box::new(Failure { kind: kind_of(errno), errno, message }))
+        Error(Box::new(Failure { kind: kind_of(errno), errno, message, hints_at: None }))
     }
 
     pub fn with_kind(mut self, kind: Kind) -> Self {
@@ -91,13 +93,25 @@ impl Error {
 
     /// Adds the next step for the person who reads the message.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.hints_at.get_or_insert(self.0.message.len());
         self.0.message = format!("{}; {hint}", self.0.message);
         self
     }
 
+    /// Another next step than the one that is in it: it is told to somebody else.
+    pub fn hint_instead(mut self, hint: impl fmt::Display) -> Self {
+        let what = self.what().len();
+        self.0.message.truncate(what);
+        self.0.hints_at = None;
+        self.hint(hint)
+    }
+
     /// Puts what was tried before what happened.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
+        let before = self.0.message.len();
         self.0.message = format!("{what}: {}", self.0.message);
+        let longer = self.0.message.len() - before;
+        self.0.hints_at = self.0.hints_at.map(|at| at + longer);
         self
     }
 
@@ -112,6 +126,11 @@ impl Error {
 
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// The message without its next steps.
+    pub fn what(&self) -> &str {
+        &self.0.message[..self.0.hints_at.unwrap_or(self.0.message.len())]
     }
 }
 
@@ -164,4 +183,18 @@ fn describe(errno: i32, cause: &std::io::Error) -> String {
         _ => return cause.to_string(),
     };
     words.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_step_can_be_replaced_by_that_of_another() {
+        let error = Error::new(Kind::Io, "it broke").hint("mend it").hint("or buy another").context("/dev/video0");
+        assert_eq!(error.message(), "/dev/video0: it broke; mend it; or buy another");
+        assert_eq!(error.what(), "/dev/video0: it broke");
+        assert_eq!(error.hint_instead("wait").message(), "/dev/video0: it broke; wait");
+        assert_eq!(Error::new(Kind::Io, "it broke").hint_instead("wait").message(), "it broke; wait");
+    }
 }

@@ -107,15 +107,6 @@ impl Event {
         drain(self.0.number());
     }
 
-    /// One that another process made.
-    pub fn from_fd(fd: Fd) -> Event {
-        Event(fd)
-    }
-
-    pub fn as_fd(&self) -> &Fd {
-        &self.0
-    }
-
     /// Whether it belongs to this process, and not to a parent of it.
     pub fn is_own(&self) -> bool {
         self.0.is_own()
@@ -125,6 +116,67 @@ impl Event {
         self.0.number()
     }
 }
+
+/// One end of a bell between two processes: what is rung at the one is readable at the other until that clears it.
+///
+/// Each end is an open file of its own. Of an eventfd both would have the same one, and whoever takes O_NONBLOCK off it
+/// and fills it stops the other in its next write.
+#[derive(Debug)]
+pub struct Bell(Fd);
+
+impl Bell {
+    /// The end that rings, and the one that hears.
+    pub fn pair() -> std::io::Result<(Bell, Bell)> {
+        let mut ends = [-1; 2];
+        // Messages, of which few may lie there: unlike a stream's end it is not readable for ever once the other is closed.
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        fork::undisturbed(|| {
+            // SAFETY: room for two descriptors.
+            check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+            let enter = |number| fork::enter(number).map(|entered| Bell(Fd { number, entered, epoch: fork::epoch() }));
+            let [rings, hears] = ends.map(enter);
+            let (rings, hears) = (rings?, hears?);
+            // Nothing is heard at this end: the kernel is to keep nothing for it.
+            // SAFETY: no pointers.
+            check(unsafe { libc::shutdown(rings.fd(), libc::SHUT_RD) })?;
+            Ok((rings, hears))
+        })
+    }
+
+    /// The end that another process gave.
+    pub fn from_fd(fd: Fd) -> Bell {
+        Bell(fd)
+    }
+
+    pub fn as_fd(&self) -> &Fd {
+        &self.0
+    }
+
+    pub fn ring(&self) {
+        if self.0.is_own() {
+            // SAFETY: one byte. Where there is no room for it, the other end is readable already.
+            unsafe { libc::send(self.fd(), [0u8].as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        }
+    }
+
+    pub fn clear(&self) {
+        let mut byte = 0u8;
+        // Whoever rings without end is not listened to for so long.
+        for _ in 0..BELL_MOST {
+            // SAFETY: room for one byte; what a message has beyond it goes.
+            if unsafe { libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) } < 0 {
+                return;
+            }
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.number()
+    }
+}
+
+/// More than lie at a bell by the kernel's usual bound (net.unix.max_dgram_qlen is 10).
+const BELL_MOST: u32 = 64;
 
 /// A clock's alarm that pollers see.
 #[derive(Debug)]

@@ -4,8 +4,9 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 mod support;
 use support::{library, root, run, text};
@@ -256,7 +257,7 @@ fn example(name: &str) -> Command {
 
 #[test]
 fn examples_without_arguments_say_how_they_are_used() {
-    for name in ["capture", "wait_busy", "two_cameras", "recover"] {
+    for name in ["capture", "wait_busy", "two_cameras", "recover", "share", "shared_reader"] {
         let output = example(name).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{name}");
         assert!(text(&output).contains("usage: "), "{name}");
@@ -347,6 +348,114 @@ fn recover_goes_on_after_an_unplug() {
     assert!(said.contains("25 frames, opened 3 times"), "{said}");
 }
 
+/// A program that runs, and what it prints.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = std::io::BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            std::io::BufRead::lines(said).map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Running { child, lines }
+    }
+
+    /// Waits for a line that begins so.
+    #[track_caller]
+    fn says(&self, begin: &str) -> String {
+        let mut before = String::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) if line.starts_with(begin) => return line,
+                Ok(line) => before += &format!("\n  {line}"),
+                Err(error) => panic!("\"{begin}\" was not said ({error}):{before}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: a child of ours that has not been waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Has it end by Ctrl+C; its exit code.
+    fn interrupt(&mut self) -> Option<i32> {
+        self.signal(libc::SIGINT);
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn readers_of_a_shared_camera_go_on_when_its_process_was_killed_and_comes_back() {
+    let name = format!("face-share-{}", std::process::id());
+    let share = |query: &str| Running::start(example("share").arg(format!("virtual:{name}?fps=50&{query}")).arg(&name));
+    let read = |arguments: &[&str]| Running::start(example("shared_reader").args(arguments));
+    let every = format!("{name}?every=2");
+    // One that is there before the camera, and one that comes later and takes all it can get.
+    let early = read(&[&every]);
+    let mut sharing = share("width=320&height=240");
+    sharing.says("frame ");
+    let late = read(&[&name, "--in-order", "--hold", "3"]);
+    let mut readers = [early, late];
+    for reader in &readers {
+        assert_eq!(reader.says("format: "), "format: 320x240 YUYV");
+    }
+    sharing.signal(libc::SIGKILL);
+    sharing.child.wait().unwrap();
+    for reader in &readers {
+        assert!(reader.says("no frames: ").contains("its process is gone"));
+    }
+    sharing = share("width=160&height=120");
+    for reader in &readers {
+        reader.says("frames come again");
+        assert_eq!(reader.says("format: "), "format: 160x120 YUYV");
+    }
+    let status = run(example("shared_reader").args([&name, "--status"]));
+    assert_eq!(status.matches("\"name\":\"shared_reader\"").count(), 2, "{status}");
+    for mode in ["newest, every 2", "in order"] {
+        assert!(status.contains(&format!("\"mode\":\"{mode}\"")), "{status}");
+    }
+    run(example("shared_reader").args([&name, "--stop"]));
+    for reader in &readers {
+        assert!(reader.says("no frames: ").contains("stopped by command"));
+    }
+    run(example("shared_reader").args([&name, "--start"]));
+    for reader in &mut readers {
+        reader.says("frames come again");
+        assert_eq!(reader.interrupt(), Some(130));
+    }
+    assert_eq!(sharing.interrupt(), Some(0));
+    assert!(sharing.says("status ").contains(&format!("\"name\":\"{name}\"")));
+    let gone = example("shared_reader").args([&name, "--status"]).output().unwrap();
+    assert!(!gone.status.success() && text(&gone).contains("nobody serves a camera by this name"), "{}", text(&gone));
+}
+
+#[test]
+fn the_examples_of_sharing_are_cpp_as_well() {
+    for compiler in ["g++", "clang++"] {
+        if !has(compiler, "the examples under one C++ compiler") {
+            continue;
+        }
+        for name in ["share.c", "shared_reader.c"] {
+            let mut command = Command::new(compiler);
+            command.args(["-std=c++11", "-fsyntax-only"]).args(WARNINGS).arg("-I").arg(root().join("include"));
+            run(command.args(["-x", "c++"]).arg(root().join("examples-c").join(name)));
+        }
+    }
+}
+
 #[test]
 fn examples_leave_no_memory_behind() {
     if !has("valgrind", "memory that the examples leave behind") {
@@ -360,11 +469,22 @@ fn examples_leave_no_memory_behind() {
         ("two_cameras", &["virtual:face-memory-a?width=64&height=48", "virtual:face-memory-b?width=64&height=48", "3"]),
         ("recover", &["virtual:face-memory-r?width=64&height=48&unplug=3&return=100", "5"]),
     ];
-    for (name, arguments) in programs {
+    let checked = |name: &str| {
         let mut command = Command::new("valgrind");
         command.args(["-q", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9"]);
-        run(command.arg(examples().join(name)).args(arguments));
+        command.arg(examples().join(name));
+        command
+    };
+    for (name, arguments) in programs {
+        run(checked(name).args(arguments));
     }
+    let name = format!("face-memory-{}", std::process::id());
+    let mut sharing =
+        Running::start(checked("share").arg(format!("virtual:{name}?width=64&height=48&fps=20")).arg(&name));
+    sharing.says("frame ");
+    run(checked("shared_reader").args([&name, "--count", "5"]));
+    run(checked("shared_reader").args([&name, "--status"]));
+    assert_eq!(sharing.interrupt(), Some(0));
 }
 
 /// The blocks of C in a document.

@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Access, Camera, DropPolicy, FourCc, Frame, Kind, Map, OpenOptions, Publisher, Rate, ShareOptions, StreamFormat,
-    StreamRequest,
+    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OpenOptions, Publisher, Rate,
+    ShareOptions, StreamFormat, StreamRequest, command,
 };
 use serde_json::{Value, json};
 use support::party::Party;
@@ -411,4 +412,57 @@ fn a_name_is_one_cameras() {
     share(&second, &name).unwrap();
     second.close();
     assert_eq!(Camera::open(&format!("shared:{name}"), OpenOptions::default()).err().unwrap().kind(), Kind::NotFound);
+}
+
+/// Knows a quick command and a long one, and forgets to answer a third.
+#[derive(Default)]
+struct Desk(Mutex<Option<LateAnswer>>);
+
+impl Commands for Desk {
+    fn command(&self, verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
+        (verb == "quick").then(|| Ok(Map::new()))
+    }
+
+    fn begin(&self, verb: &str, _request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
+        match verb {
+            "long" => *self.0.lock().unwrap() = Some(answer),
+            "forgotten" => drop(answer),
+            _ => return Some(answer),
+        }
+        None
+    }
+
+    fn status(&self) -> Map {
+        [("desk".to_owned(), "open".into())].into_iter().collect()
+    }
+}
+
+#[test]
+fn a_long_command_keeps_nobody_waiting() {
+    let name = unique("share-desk");
+    let camera = Camera::open(&format!("virtual:{name}"), OpenOptions::default()).unwrap();
+    let desk = Arc::new(Desk::default());
+    let options = ShareOptions { name: name.clone(), commands: Some(desk.clone()), ..ShareOptions::default() };
+    camera.share(options).unwrap();
+    let ask = |verb: &str| command(&name, [("do".to_owned(), verb.into())].into_iter().collect(), SECONDS.unwrap());
+    std::thread::scope(|scope| {
+        let long = scope.spawn(|| ask("long"));
+        let begun = Instant::now();
+        let answer = loop {
+            if let Some(answer) = desk.0.lock().unwrap().take() {
+                break answer;
+            }
+            assert!(begun.elapsed() < SECONDS.unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(ask("quick").unwrap()["ok"], true);
+        assert_eq!(ask("status").unwrap()["desk"], "open");
+        assert!(!long.is_finished());
+        answer.give(Err(Error::new(Kind::Io, "the disk is full")));
+        let error = long.join().unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.message()), (Kind::Io, "the disk is full"));
+    });
+    let forgotten = ask("forgotten").unwrap_err();
+    assert!(forgotten.kind() == Kind::Internal && forgotten.message().contains("gave no answer"), "{forgotten}");
+    assert_eq!(ask("unheard-of").unwrap_err().kind(), Kind::Unsupported);
 }

@@ -13,13 +13,13 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Closing, Epoll, Event, Fd, Timer, monotonic_ns};
+use crate::kernel::{Bell, Closing, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
-use crate::share::memory::{Mapping, mark_reading};
+use crate::share::memory::{Mapping, is_drivers, is_for_good, mark_reading};
 use crate::share::ring::{self, Reader, Taken};
-use crate::share::spawn::Spawned;
+use crate::share::spawn::{Spawned, Wanted};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
@@ -35,7 +35,7 @@ pub struct Shared {
     reader: String,
     monitor: bool,
     /// The camera behind it, where a process that dies is replaced by its readers.
-    camera: Option<String>,
+    camera: Option<Wanted>,
 }
 
 impl Shared {
@@ -77,7 +77,7 @@ impl Shared {
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
-    pub fn served_by(self, camera: Option<String>) -> Shared {
+    pub fn served_by(self, camera: Option<Wanted>) -> Shared {
         Shared { camera, ..self }
     }
 
@@ -248,8 +248,10 @@ struct Attached {
     ring: Option<Ring>,
     /// Counts rings: a frame belongs to one of them.
     rings: u16,
-    /// The ring's event, the link, and the timer while the process is away.
+    /// The ring's bell, the link, the event of this end, and the timer while the process is away.
     ready: Epoll,
+    /// A frame is there though the bell was not rung for it.
+    here: Event,
     retry: Timer,
     /// A process that was started to share the camera again, and when.
     spawned: Option<(Option<Spawned>, Instant)>,
@@ -266,7 +268,7 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    wake: Event,
+    bell: Bell,
     reader: Reader,
     geometry: Geometry,
     /// The driver's buffers that are slots, one file for each plane.
@@ -329,8 +331,9 @@ impl Drop for Ring {
 impl Attached {
     fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
         let failed = |e| Error::system(format!("{}: creating its descriptors", source.uri), e);
-        let (ready, retry) = (Epoll::new().map_err(failed)?, Timer::new().map_err(failed)?);
-        ready.add(retry.fd()).map_err(failed)?;
+        let (ready, here) = (Epoll::new().map_err(failed)?, Event::new().map_err(failed)?);
+        let retry = Timer::new().map_err(failed)?;
+        ready.add(retry.fd()).and_then(|()| ready.add(here.fd())).map_err(failed)?;
         let attachment = Attachment {
             mode: wire::mode_of(request.drop_policy, source.every, source.interval_ns),
             hold: request.buffers,
@@ -345,6 +348,7 @@ impl Attached {
             ring: None,
             rings: 0,
             ready,
+            here,
             retry,
             spawned: None,
             trouble: None,
@@ -408,27 +412,34 @@ impl Attached {
     fn enter(&mut self, message: &Map, passed: Passed) -> Result<()> {
         let uri = &self.source.uri.clone();
         let mut passed = passed.into_iter();
-        let (Some(file), Some(control), Some(wake)) = (passed.next(), passed.next(), passed.next()) else {
+        let (Some(file), Some(control), Some(bell)) = (passed.next(), passed.next(), passed.next()) else {
             return Err(unreadable(uri));
         };
         let lent: Vec<Fd> = passed.collect();
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
-        if length(&control).map_err(failed)? < policy::PAGE as u64 || lent.len() != generation.geometry.files() {
+        if lent.len() < generation.geometry.files() {
+            let cause = std::io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(Error::system(format!("{uri}: receiving its buffers"), cause)
+                .hint("close some descriptors, or raise the limit (ulimit -n)"));
+        }
+        // Memory that somebody could cut off beneath this process would kill it.
+        let is_sound = is_for_good(&file) && is_for_good(&control) && lent.iter().all(is_drivers);
+        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_sound {
             return Err(unreadable(uri));
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let wake = Event::from_fd(wake);
+        let bell = Bell::from_fd(bell);
         self.leave();
-        self.ready.add(wake.fd()).map_err(failed)?;
+        self.ready.add(bell.fd()).map_err(failed)?;
         // SAFETY: a struct of atomics.
         let reader =
             Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.all(), generation.quota);
         let buffers = vec![None; generation.geometry.all()];
         let geometry = generation.geometry;
-        self.ring = Some(Ring { file, header, control, wake, reader, geometry, lent, buffers, is_full: false });
+        self.ring = Some(Ring { file, header, control, bell, reader, geometry, lent, buffers, is_full: false });
         self.rings = self.rings.wrapping_add(1);
         self.format = generation.format;
         self.is_reformatted = true;
@@ -439,7 +450,7 @@ impl Attached {
 
     fn leave(&mut self) {
         if let Some(ring) = self.ring.take() {
-            self.ready.remove(ring.wake.fd());
+            self.ready.remove(ring.bell.fd());
         }
     }
 
@@ -458,7 +469,7 @@ impl Attached {
             self.ready.remove(link.fd());
         }
         if let Some(ring) = &self.ring {
-            self.ready.remove(ring.wake.fd());
+            self.ready.remove(ring.bell.fd());
         }
         self.trouble = Some(why.clone());
         self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
@@ -469,18 +480,16 @@ impl Attached {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
         let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        let attached = link.and_then(|(link, _)| self.attach(link));
-        if let Err(error) = &attached
-            && error.kind() == Kind::NotFound
-        {
-            self.spawn();
-        }
-        if let Err(error) = attached {
-            log::debug!("{error}");
-            let why = self.trouble.take().unwrap_or(error);
-            self.refused(&why);
-        } else {
-            self.spawned = None;
+        match link.and_then(|(link, _)| self.attach(link)) {
+            Ok(()) => self.spawned = None,
+            Err(error) => {
+                log::debug!("{error}");
+                if error.kind() == Kind::NotFound {
+                    self.spawn();
+                }
+                let why = self.trouble.take().unwrap_or(error);
+                self.refused(&why);
+            }
         }
     }
 
@@ -489,7 +498,7 @@ impl Attached {
         let Some(camera) = &self.source.camera else { return };
         if let Some((spawned, at)) = &mut self.spawned {
             let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
-            failed.into_iter().for_each(|error| log::info!("{camera}: {error}"));
+            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
             if at.elapsed() < policy::SHARE_RESPAWN {
                 return;
             }
@@ -534,15 +543,16 @@ impl Attached {
 
     /// Has the descriptor be readable when there is a frame, and not before.
     fn arm(&mut self, got_one: bool) {
-        let Some(ring) = &self.ring else { return };
+        let Some(ring) = &self.ring else { return self.here.clear() };
         // While the writer has not taken notice of the wait, it has not signalled. It may be about to: then the descriptor
         // is readable once for nothing.
         if !got_one || !ring.control().waits() {
-            ring.wake.clear();
+            ring.bell.clear();
+            self.here.clear();
         }
         let (header, control) = (ring.header(), ring.control());
         if !ring.is_full && !ring.reader.wait(header, control) && ring.reader.behind(header) > 0 {
-            ring.wake.signal(); // it came meanwhile
+            self.here.signal(); // it came meanwhile
         }
     }
 }

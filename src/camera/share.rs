@@ -95,7 +95,7 @@ impl Shared {
 
     /// The device is gone from under a camera that had not ended.
     fn lose(&self, reason: &Error) {
-        *timed::lock(&self.lost) = reason.message().to_owned();
+        *timed::lock(&self.lost) = reason.what().to_owned();
         if self.mark_ended(Kind::Disconnected) {
             let device = self.take_device(None, false);
             // First: another holder's lease must not stand beside it.

@@ -53,10 +53,13 @@ pub const CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT: u32 = 2;
 
 const OPEN_FLAGS: u32 = CAMLEASE_OPEN_WAIT_FOR_DEVICE | CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT;
 
-/// The camera itself, for this process alone. shared:NAME attaches all the same.
+/// The camera itself, for this process alone. Where another process shares it, it is busy, and the message tells by
+/// which name. A camera that was named as shared:NAME is attached to all the same.
 pub const CAMLEASE_ACCESS_EXCLUSIVE: u32 = 0;
-/// Attached to the camera where it is shared; else it is shared from now on, by a process of its own (the camlease command's),
-/// until its last user has gone.
+/// Attached to the camera where it is shared, as if it were opened as shared:NAME; else it is shared from now on, by a
+/// process of its own, until a second after its last user has gone. That process is the camlease command's, which is
+/// looked for by the environment variable CAMLEASE_COMMAND, beside this library, and in PATH; CAMLEASE_UNSUPPORTED
+/// where it is not found. Where somebody has the camera for itself it is waited for.
 pub const CAMLEASE_ACCESS_SHARED: u32 = 1;
 /// Attached to the camera where it is shared, to read frames and command nothing; else CAMLEASE_NOT_FOUND.
 pub const CAMLEASE_ACCESS_MONITOR: u32 = 2;
@@ -101,11 +104,11 @@ pub const CAMLEASE_ANSWER_BY_PRIORITY: u32 = 0;
 /// The one who asks gets the camera.
 pub const CAMLEASE_ANSWER_YIELD: u32 = 1;
 
-/// Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1, or the callback
-/// yields, it is lost once the callback has returned: then calls on it return CAMLEASE_EVICTED, its descriptor
-/// (camlease_camera_fd) is readable, and the camera changes hands as soon as the host has released its frames, or closes
-/// it, or grace_ms are over: frames that are out stay readable. The callback may call this library, close this camera
-/// included, must return soon, and must not throw.
+/// Told, in a thread of the library's, that somebody asks for the camera. Where camlease_asker.must is 1, or the
+/// callback yields, it is lost once the callback has returned: then calls on it return CAMLEASE_EVICTED, its descriptor
+/// (camlease_camera_fd) is readable, and the camera changes hands as soon as the host has released its frames, or
+/// closes it, or grace_ms are over: frames that are out stay readable. The callback may call this library, close this
+/// camera included, must return soon, and must not throw.
 ///
 /// @param user_data camlease_open_options.user_data.
 /// @param asker Who asks; valid during the callback.
@@ -140,7 +143,8 @@ pub struct camlease_open_options {
     /// Milliseconds that a holder gets: to release its frames when it is asked, and to end after SIGTERM when it is
     /// evicted. 0 for 500 and 2000.
     pub grace_ms: i32,
-    /// CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR.
+    /// CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR. on_busy, priority, grace_ms and
+    /// on_ask are about a camera itself, and of no effect on one that is attached to.
     pub access: u32,
 }
 // SAFETY: integers and pointers (a function pointer in an Option is one that may be NULL), the size first.
@@ -150,13 +154,16 @@ unsafe impl Extensible for camlease_open_options {
 
 /// The newest frame is what the host gets; older ones that it did not take are dropped. A host that was away for
 /// so long that no buffer was left for newer ones waits for a fresh frame, up to its timeout; with timeout_ms 0 it
-/// gets what there is.
+/// gets what there is. Each reader of a shared camera has a policy of its own.
 pub const CAMLEASE_DROP_OLDEST: u32 = 0;
-/// Frames come in order; the driver drops when all buffers are full.
+/// Frames come in order; the driver drops when all buffers are full. A reader of a shared camera that is late by more
+/// frames than that keeps (camlease_share_options.history) loses the oldest ones, and no other reader loses any.
 pub const CAMLEASE_DROP_NEWEST: u32 = 1;
 
-/// What to stream. Initialise with CAMLEASE_STREAM_OPTIONS_INIT. A camera gives the nearest size and rate
-/// that it can; camlease_camera_info() tells what it gave.
+/// What to stream. Initialise with CAMLEASE_STREAM_OPTIONS_INIT. A camera gives the nearest size and rate that it can;
+/// camlease_camera_info() tells what it gave. A shared camera gives a reader what is streamed already; a size or format
+/// that is another one is set where nobody else reads and this process may command it, and else CAMLEASE_BUSY or
+/// CAMLEASE_PERMISSION.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct camlease_stream_options {
@@ -173,7 +180,9 @@ pub struct camlease_stream_options {
     pub fps_numerator: u32,
     /// See fps_numerator.
     pub fps_denominator: u32,
-    /// Buffers that go round between driver and host, 1 to 32; 0 for 4, or fewer where max_bytes asks for it.
+    /// Buffers that go round between driver and host, 1 to 32; 0 for 4, or fewer where max_bytes asks for it. Of a
+    /// shared camera the frames that this reader may hold at a time, 0 for 2; it may be given fewer, which
+    /// camlease_camera_info() tells.
     pub buffers: u32,
     /// CAMLEASE_DROP_OLDEST or CAMLEASE_DROP_NEWEST.
     pub drop_policy: u32,
@@ -204,7 +213,8 @@ pub const CAMLEASE_EXIT_DIRTY: u32 = 2;
 pub struct camlease_camera_info {
     /// Set by the initialiser.
     pub struct_size: usize,
-    /// A name that opens it again: the node that was found behind a link, for a V4L2 camera.
+    /// A name that opens it again: the node that was found behind a link, for a V4L2 camera; shared:NAME, for one that
+    /// another process shares, however it was named. What follows is then told of the camera behind it.
     pub uri: *const c_char,
     /// What the driver calls it.
     pub name: *const c_char,
@@ -216,7 +226,8 @@ pub struct camlease_camera_info {
     pub bus: *const c_char,
     /// CAMLEASE_CAMERA_OPENED or CAMLEASE_CAMERA_STREAMING.
     pub state: u32,
-    /// Pixels. This and what follows is the driver's answer at the last start, 0 before the first.
+    /// Pixels. This and what follows is the driver's answer at the last start, 0 before the first. A shared camera's
+    /// may change while it is read: then with the first frame of the new format that is taken.
     pub width: u32,
     /// Pixels.
     pub height: u32,
@@ -252,7 +263,8 @@ pub struct camlease_camera_stats {
     pub struct_size: usize,
     /// Frames that the host got.
     pub frames: u64,
-    /// Frames that the camera made and the host did not get: gaps in the sequence numbers.
+    /// Frames that the camera made and the host did not get: gaps in the sequence numbers. Of shared:NAME?every=N, or
+    /// with rate=R, those that were not wanted are among them.
     pub dropped: u64,
     /// Frames that were flagged CAMLEASE_FRAME_CORRUPT.
     pub corrupt: u64,
@@ -270,7 +282,7 @@ pub struct camlease_camera_stats {
     pub frames_out: u64,
     /// Bytes of memory that these keep.
     pub bytes_out: u64,
-    /// Frames of a shared camera that were published and that the host did not take yet.
+    /// Frames of a shared camera that were published since the last one that the host took; 0 for others.
     pub behind: u64,
 }
 // SAFETY: integers, the size first.
@@ -278,8 +290,10 @@ unsafe impl Extensible for camlease_camera_stats {
     const NAME: &'static str = "camlease_camera_stats";
 }
 
-/// Opens a camera. After CAMLEASE_OK no other program can stream from it. A camera that somebody else has is
-/// waited for: the call wakes by the kernel's notice that the holder let go.
+/// Opens a camera. After CAMLEASE_OK no other program can stream from it. A camera that somebody else has is waited
+/// for: the call wakes by the kernel's notice that the holder let go. shared:NAME is a camera that another process
+/// shares, by camlease_share_start() or the command camlease serve: any number of readers open it, and none keeps it
+/// from others.
 ///
 /// @param uri The camera: /dev/videoN or another path to a video node, v4l2:PATH, usb:VID:PID[:SERIAL],
 /// virtual:NAME?width=640&height=480&fps=30&fourcc=YUYV, file:PATH?loop=1&fps=30, shared:NAME?every=N&rate=R.
@@ -435,10 +449,12 @@ pub unsafe extern "C" fn camlease_camera_regain(camera: *mut camlease_camera, ti
 ///
 /// @param camera The camera.
 /// @param options NULL for the device's own values.
-/// @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus
-/// is full; CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO,
-/// CAMLEASE_DISCONNECTED; CAMLEASE_EVICTED when it was handed over; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
-/// from any thread.
+/// @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it streams already; CAMLEASE_NO_BANDWIDTH when the USB bus is full;
+/// CAMLEASE_BUDGET, CAMLEASE_UNSUPPORTED, CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO, CAMLEASE_DISCONNECTED;
+/// CAMLEASE_EVICTED when it was handed over; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. For shared:NAME also
+/// CAMLEASE_NOT_FOUND when nobody shares it any more; CAMLEASE_BUSY, CAMLEASE_PERMISSION when it is streamed otherwise
+/// (see camlease_stream_options); CAMLEASE_BUDGET when its memory is taken by other readers; CAMLEASE_TIMEOUT when no
+/// frames are to be had within 10 s; CAMLEASE_WRONG_STATE when it was stopped by command. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_start(
     camera: *mut camlease_camera,
@@ -486,12 +502,16 @@ pub unsafe extern "C" fn camlease_camera_stop(camera: *mut camlease_camera) -> c
 
 /// Takes the next frame: the newest, or the next in order, by camlease_stream_options.drop_policy.
 ///
+/// A shared camera's reader goes on under the same handle whatever becomes of the process that shares it: once told of
+/// its end (CAMLEASE_DISCONNECTED) the host calls on, which waits up to timeout_ms, and frames come again when that
+/// process is back, in another size or format where that has one, and with sequence numbers from 0.
+///
 /// @param camera The camera.
 /// @param timeout_ms Milliseconds to wait; 0 tries once, -1 waits without end.
 /// @param out The frame, to be released by camlease_frame_release(). NULL on failure.
-/// @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED
-/// when the camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED,
-/// CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED when that happened meanwhile, or before; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
+/// @return CAMLEASE_OK; CAMLEASE_TIMEOUT; CAMLEASE_WRONG_STATE when it does not stream; CAMLEASE_DISCONNECTED when the
+/// camera is gone; CAMLEASE_IO when the driver's queue broke; CAMLEASE_CLOSED, CAMLEASE_SHUT_DOWN or CAMLEASE_EVICTED
+/// when that happened meanwhile, or before; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_next_frame(
     camera: *mut camlease_camera,

@@ -10,48 +10,53 @@ use crate::error::{Error, Kind, Result};
 use crate::policy;
 use crate::share::{Allowed, ShareOptions, ShareStart, wire};
 
-/// An answer of a process that shares a camera.
+/// An answer of a process that shares a camera. It is the host's, and needs no camera that is open.
 pub struct camlease_reply {
     _private: [u8; 0],
 }
 
 static REPLIES: Handles<CString> = Handles::new(15, "reply");
 
-/// The user of the process that shares the camera, and root.
+/// The user of the process that shares the camera, and root. The kernel tells who a client is.
 pub const CAMLEASE_ALLOWED_OWNER: u32 = 0;
 /// These, and the members of a group.
 pub const CAMLEASE_ALLOWED_GROUP: u32 = 1;
 /// Everybody on this machine.
 pub const CAMLEASE_ALLOWED_EVERYONE: u32 = 2;
 
-/// The camera streams while somebody reads it.
+/// The camera streams while somebody reads it, and for a second after.
 pub const CAMLEASE_SHARE_ON_DEMAND: u32 = 0;
 /// The camera streams all the time.
 pub const CAMLEASE_SHARE_ALWAYS: u32 = 1;
 
-/// How to share a camera. Initialise with CAMLEASE_SHARE_OPTIONS_INIT.
+/// How to share a camera. Initialise with CAMLEASE_SHARE_OPTIONS_INIT. What it points to is read during the call alone.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct camlease_share_options {
     /// Set by the initialiser.
     pub struct_size: usize,
-    /// By what name others open it, as shared:NAME: up to 64 letters, digits, dots, dashes and underscores.
+    /// By what name others open it, as shared:NAME: up to 64 letters, digits, dots, dashes and underscores. It is one
+    /// for the whole machine.
     pub name: *const c_char,
     /// Who may read it: CAMLEASE_ALLOWED_OWNER, CAMLEASE_ALLOWED_GROUP or CAMLEASE_ALLOWED_EVERYONE.
     pub readers: u32,
-    /// The group's number, for CAMLEASE_ALLOWED_GROUP.
+    /// The group's number (gid), for CAMLEASE_ALLOWED_GROUP.
     pub readers_group: u32,
-    /// Who may start and stop it, and set its format and controls; as readers.
+    /// Who may start and stop it, and set its format and controls: one of CAMLEASE_ALLOWED_. They may read it, too.
     pub commanders: u32,
     /// See readers_group.
     pub commanders_group: u32,
     /// CAMLEASE_SHARE_ON_DEMAND or CAMLEASE_SHARE_ALWAYS.
     pub start: u32,
-    /// How many of the newest frames are kept for readers who take all in order, 1 to 32; 0 for 4.
+    /// How many of the newest frames are kept for readers who take all in order (CAMLEASE_DROP_NEWEST), 1 to 32; 0 for
+    /// 4.
     pub history: u32,
-    /// Most bytes of memory for frames, which is taken as readers hold them; 0 for 512 MiB.
+    /// Most bytes of memory for the frames of one format; 0 for 512 MiB. It is taken as readers hold frames, up to 64
+    /// of them, and has to have room for history + 2.
     pub max_bytes: u64,
-    /// What is streamed until somebody asks for something else, or NULL for the device's own.
+    /// What is streamed until somebody asks for something else, or NULL for the device's own. buffers and max_bytes are
+    /// about the camera's own buffers, drop_policy about the frames that this process takes out of them: without it
+    /// CAMLEASE_DROP_NEWEST.
     pub stream: *const camlease_stream_options,
 }
 // SAFETY: integers and pointers, the size first.
@@ -64,11 +69,18 @@ unsafe impl Extensible for camlease_share_options {
 /// process. The stream is the share's from now on: to read the camera in this process, open shared:NAME here, too.
 /// The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however that ends.
 ///
-/// @param camera The camera; it must not stream.
+/// Meanwhile camlease_camera_start(), camlease_camera_stop() and camlease_camera_next_frame() on this handle give
+/// CAMLEASE_WRONG_STATE; controls, lists, camlease_camera_info() and camlease_camera_stats() go on. Two threads of the
+/// library's serve the readers, with all signals blocked: the host need not do anything. When the camera is gone, or is
+/// handed over to somebody else, they get it back as soon as it is there again, and the readers go on.
+///
+/// @param camera The camera, which stays the host's; it must not stream.
 /// @param options How; the name is needed.
-/// @return CAMLEASE_OK; CAMLEASE_BUSY when another process shares a camera by this name; CAMLEASE_WRONG_STATE when the
-/// camera streams or is shared already; CAMLEASE_INVALID_ARGUMENT, CAMLEASE_IO; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED.
-/// Callable from any thread.
+/// @return CAMLEASE_OK, also where the camera cannot stream: that is found when somebody reads. CAMLEASE_BUSY when a
+/// camera is shared by this name already; CAMLEASE_WRONG_STATE when the camera streams or is shared already;
+/// CAMLEASE_INVALID_ARGUMENT, also for options NULL; CAMLEASE_PERMISSION, CAMLEASE_NOT_FOUND, CAMLEASE_IO when the name
+/// cannot be put into the runtime folder; CAMLEASE_DISCONNECTED, CAMLEASE_EVICTED, CAMLEASE_SHUT_DOWN;
+/// CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_share_start(
     camera: *mut camlease_camera,
@@ -118,7 +130,8 @@ unsafe fn share_options(options: *const camlease_share_options) -> Result<ShareO
     })
 }
 
-/// Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED. The camera stays held, and does not stream.
+/// Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED, and frames that they hold stay readable to them.
+/// The camera stays held, and does not stream. Waits up to a second for a driver that does not return.
 ///
 /// @param camera The camera.
 /// @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
@@ -128,17 +141,24 @@ pub unsafe extern "C" fn camlease_share_stop(camera: *mut camlease_camera) -> ca
     call(|| CAMERAS.get(camera)?.camera.unshare())
 }
 
-/// Sends a command to the process that shares a camera: {"do": "status"}, and what else the manual's chapter on sharing
-/// lists. Commands that change something need the rights to; {"do": "take-control", "priority": N} reserves them for this
-/// handle, until {"do": "release-control"} or its close, and the stream goes on meanwhile.
+/// Sends a command to the process that shares a camera, and waits for its answer: {"do": "status"}, and what else the
+/// manual's chapter on sharing lists. Commands that change something need the rights to
+/// (camlease_share_options.commanders); {"do": "take-control", "priority": N} reserves them for this handle, until
+/// {"do": "release-control"}, its close, or somebody takes it with a higher priority, and the stream goes on meanwhile.
+/// After CAMLEASE_DISCONNECTED the next command connects anew.
 ///
-/// @param camera A camera that was opened as shared:NAME; for the one who shares it, {"do": "status"} alone.
-/// @param request A JSON object, up to 4000 bytes.
+/// @param camera A camera that was opened as shared:NAME, or with an access by which it was attached to; it need not
+/// stream. For the one who shares it, {"do": "status"} alone.
+/// @param request A JSON object, up to 4000 bytes of UTF-8.
 /// @param timeout_ms Milliseconds to wait for the answer; -1 waits without end.
 /// @param out The answer, a JSON object, to be freed by camlease_reply_free(). NULL on failure.
-/// @return CAMLEASE_OK; the failure that the other process tells of; CAMLEASE_TIMEOUT when it does not answer;
-/// CAMLEASE_DISCONNECTED when it is gone; CAMLEASE_INVALID_ARGUMENT, CAMLEASE_UNSUPPORTED; CAMLEASE_INVALID_HANDLE,
-/// CAMLEASE_FORKED. Callable from any thread.
+/// @return CAMLEASE_OK; the failure that the other process tells of, with its message: CAMLEASE_PERMISSION when this
+/// process may not command, CAMLEASE_BUSY when another has taken the control or reads a format that would change,
+/// CAMLEASE_UNSUPPORTED for a command that is not known there; CAMLEASE_TIMEOUT when it does not answer;
+/// CAMLEASE_DISCONNECTED when it is gone, CAMLEASE_NOT_FOUND when it has not come back; CAMLEASE_INVALID_ARGUMENT when
+/// request is no JSON object or too long; CAMLEASE_UNSUPPORTED for a camera that is not shared; CAMLEASE_WRONG_STATE
+/// for the one who shares it; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread: commands by one
+/// handle take turns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_command(
     camera: *mut camlease_camera,
@@ -166,8 +186,8 @@ pub unsafe extern "C" fn camlease_camera_command(
 /// The text of an answer.
 ///
 /// @param reply The answer.
-/// @return A JSON object in one line, valid until the answer is freed; NULL when this is no answer's handle. Callable from
-/// any thread.
+/// @return A JSON object in one line, valid until the answer is freed; NULL when this is no answer's handle. Callable
+/// from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_reply_text(reply: *const camlease_reply) -> *const c_char {
     let mut found = std::ptr::null();

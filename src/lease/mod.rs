@@ -291,13 +291,16 @@ impl Sign {
     /// Puts one up, with what listens at the path that is given. `Kind::Busy` where another process serves this name.
     pub fn put<T>(filing: &Filing, holder: &str, listen: impl Fn(&Path) -> io::Result<T>) -> Result<(Sign, T)> {
         let taken = |by: &Found| {
-            Error::new(Kind::Busy, format!("\"{}\" is served already, by pid {}", filing.key, by.pid))
+            Error::new(Kind::Busy, format!("shared:{holder}: it is served already, by pid {}", by.pid))
                 .hint("choose another name, or stop that program")
         };
         if let Some(other) = find(std::slice::from_ref(filing)).first() {
             return Err(taken(other));
         }
-        let failed = |e| Error::system(format!("filing the name \"{}\"", filing.key), e);
+        let failed = |e| {
+            Error::system(format!("shared:{holder}: putting its name into the runtime folder"), e)
+                .hint("see to it that /run/camlease is there and may be written, or set CAMLEASE_RUNTIME_DIR")
+        };
         let (mut paper, listener) = Paper::new(filing, holder, 0, &listen).map_err(failed)?;
         let listener = listener.map_err(failed)?;
         let own = paper.folder.path_of(&paper.name);

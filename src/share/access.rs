@@ -3,7 +3,7 @@
 use std::path::{Path, absolute};
 use std::time::Instant;
 
-use super::spawn::{Spawned, name_of};
+use super::spawn::{Spawned, Wanted, name_of};
 use crate::acquire::{self, Entry};
 use crate::backend::shared::Shared;
 use crate::backend::{self, Device, Notice, Port, Source};
@@ -29,7 +29,8 @@ pub fn source<'a>(uri: &str, options: &OpenOptions<'a>) -> Result<Box<dyn Source
         return Ok(itself);
     }
     let (uri, reader) = (absolute_uri(uri, &parsed), options.name.clone());
-    Ok(Box::new(Sharing { itself, uri, reader, monitor, cancel: options.cancel }))
+    let camera = Wanted { uri, priority: options.priority };
+    Ok(Box::new(Sharing { itself, camera, reader, monitor, cancel: options.cancel }))
 }
 
 /// A camera process does not stay in this one's folder.
@@ -47,7 +48,7 @@ fn absolute_uri(uri: &str, parsed: &Uri) -> String {
 /// A camera that is read through the process that shares it.
 struct Sharing<'a> {
     itself: Box<dyn Source>,
-    uri: String,
+    camera: Wanted,
     reader: String,
     monitor: bool,
     cancel: Option<&'a Event>,
@@ -67,11 +68,12 @@ impl Sharing<'_> {
 
     /// The name by which it will be shared.
     fn own_name(&self) -> String {
-        name_of(self.itself.filings().first().map_or(&self.uri, |filing| &filing.key))
+        name_of(self.itself.filings().first().map_or(&self.camera.uri, |filing| &filing.key))
     }
 
     fn attach(&self, name: &str) -> Result<Box<dyn Device>> {
-        let served_by = (!self.monitor).then(|| self.uri.clone());
+        // One that somebody shares by a name of his own is that one's affair.
+        let served_by = (!self.monitor && name == self.own_name()).then(|| self.camera.clone());
         let mut shared = Shared::named(name).for_reader(&self.reader, self.monitor).served_by(served_by);
         shared.acquire().map_err(|error| match error.kind() {
             // It has let go, or will in a moment.
@@ -85,7 +87,7 @@ impl Sharing<'_> {
         // Whether it can be had, and who has it if not: by this, and not by a new process each time.
         drop(self.itself.acquire()?);
         let name = self.own_name();
-        let mut spawned = Spawned::start(&self.uri, &name, policy::SHARE_SPAWNED_OPEN)?;
+        let mut spawned = Spawned::start(&self.camera, &name, policy::SHARE_SPAWNED_OPEN)?;
         let (deadline, shutdown) = (Instant::now() + policy::SHARE_SPAWN, Entry::new()?);
         loop {
             if let Some(report) = spawned.report() {
@@ -94,13 +96,13 @@ impl Sharing<'_> {
             let mut fds = vec![readable(spawned.fd()), readable(shutdown.event.fd())];
             fds.extend(self.cancel.map(|event| readable(event.fd())));
             let came = poll(&mut fds, Some(deadline))
-                .map_err(|error| Error::system(format!("{}: waiting for its process", self.uri), error))?;
-            acquire::refuse_when_shut_down(&self.uri)?;
+                .map_err(|error| Error::system(format!("{}: waiting for its process", self.camera.uri), error))?;
+            acquire::refuse_when_shut_down(&self.camera.uri)?;
             if fds.get(2).is_some_and(|cancel| cancel.revents != 0) {
-                return Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.uri)));
+                return Err(Error::new(Kind::Closed, format!("{}: the wait for it was cancelled", self.camera.uri)));
             }
             if !came {
-                let message = format!("{}: the process that was to share it does not answer", self.uri);
+                let message = format!("{}: the process that was to share it does not answer", self.camera.uri);
                 return Err(Error::new(Kind::Timeout, message).hint("its driver may hang: see camlease doctor"));
             }
         }
@@ -111,7 +113,7 @@ impl Source for Sharing<'_> {
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
         match self.name() {
             Some(name) => self.attach(&name),
-            None if self.monitor => Err(Error::new(Kind::NotFound, format!("{}: nobody shares it", self.uri))
+            None if self.monitor => Err(Error::new(Kind::NotFound, format!("{}: nobody shares it", self.camera.uri))
                 .hint("share it (camlease serve, camlease_share_start), or open it with access shared")),
             None => self.serve(),
         }

@@ -14,7 +14,7 @@ use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
 use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{StreamFormat, StreamRequest};
-use crate::kernel::{Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns};
+use crate::kernel::{Bell, Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns};
 use crate::{policy, timed};
 
 pub struct Hub {
@@ -106,7 +106,7 @@ pub struct Reader {
 /// What a reader shares with the writer alone.
 struct Attached {
     control: Mapping,
-    wake: Event,
+    bell: Bell,
 }
 
 impl Attached {
@@ -346,7 +346,12 @@ impl Hub {
     }
 
     pub fn is_done(&self, order: Order, outcome: Result<Map>) {
-        timed::lock(&self.state).done.push((order.client, order.id, outcome));
+        self.give(order.client, order.id, outcome);
+    }
+
+    /// Has an answer passed on to the client who asked.
+    pub fn give(&self, client: u64, id: Value, outcome: Result<Map>) {
+        timed::lock(&self.state).done.push((client, id, outcome));
         self.results.signal();
     }
 
@@ -422,14 +427,17 @@ impl Hub {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
-                    "shared:{}: it is streamed as {}x{} {} to {} others, {} (pid {}) among them",
+                    "shared:{}: it is streamed as {}x{} {} to {} (pid {}){}",
                     self.name,
                     format.width,
                     format.height,
                     format.fourcc,
-                    others.len(),
                     first.name,
-                    first.peer.pid
+                    first.peer.pid,
+                    match others.len() {
+                        1 => String::new(),
+                        count => format!(" and {} more", count - 1),
+                    }
                 ),
             )
             .hint("leave size and format open to take what there is, or have the format changed for all (format)"));
@@ -445,9 +453,8 @@ impl Hub {
         match state.readers.iter().find(refuses) {
             None => Ok(request),
             Some(reader) => {
-                let StreamRequest { width, height, fourcc, .. } = reader.pinned;
-                let what =
-                    format!("{} (pid {}) reads it and needs {width}x{height} {fourcc}", reader.name, reader.peer.pid);
+                let needs = needs_of(&reader.pinned);
+                let what = format!("{} (pid {}) reads it and needs {needs}", reader.name, reader.peer.pid);
                 Err(Error::new(Kind::Busy, format!("shared:{}: {what}", self.name)).hint("stop that program first"))
             }
         }
@@ -534,7 +541,7 @@ impl State {
         self.published += 1;
         for attached in self.readers.iter().filter_map(|reader| reader.attached.as_ref()) {
             if attached.control().is_to_be_woken(published, told.timestamp_ns) {
-                attached.wake.signal();
+                attached.bell.ring();
             }
         }
         Some(published)
@@ -560,7 +567,7 @@ impl State {
         generation.ring.header().end();
         for attached in self.readers.iter_mut().filter_map(|reader| reader.attached.take()) {
             if attached.control().is_to_be_woken_at_the_end() {
-                attached.wake.signal();
+                attached.bell.ring();
             }
         }
     }
@@ -589,17 +596,17 @@ const OWN_FILES: usize = 3;
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let wake = Event::new()?;
+        let (bell, hears) = Bell::pair()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        let mut files = vec![&generation.file, &control_file, wake.as_fd()];
+        let mut files = vec![&generation.file, &control_file, hears.as_fd()];
         files.extend(&generation.lent);
         reader.socket.send(&wire::to_line(message), &files)?;
-        Ok::<_, std::io::Error>(Attached { control, wake })
+        Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {
         Ok(attached) => reader.attached = Some(attached),
@@ -619,6 +626,15 @@ fn mode_words(mode: Mode) -> String {
         words += &format!(", at most {:.1} per second", 1e9 / mode.interval_ns as f64);
     }
     words
+}
+
+/// What a reader cannot do without, in words: of 0, it has said nothing.
+fn needs_of(pinned: &StreamRequest) -> String {
+    let side = |side: u32| if side == 0 { "any".to_owned() } else { side.to_string() };
+    let size =
+        (pinned.width != 0 || pinned.height != 0).then(|| format!("{}x{}", side(pinned.width), side(pinned.height)));
+    let fourcc = (pinned.fourcc.0 != 0).then(|| pinned.fourcc.to_string());
+    size.into_iter().chain(fourcc).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether what is wanted is what there is; where there is nothing yet, what is to be.

@@ -90,6 +90,14 @@ fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
     Ok(file)
 }
 
+/// Whether a file is a driver's buffer: such a one stays as long as it is.
+pub fn is_drivers(file: &Fd) -> bool {
+    // SAFETY: all zeroes is a valid statfs.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: room for the answer.
+    unsafe { libc::fstatfs(file.number(), &mut about) == 0 && about.f_type as u64 == DMA_BUF_MAGIC }
+}
+
 /// Tells a driver that its buffer is about to be read by the processor, or was.
 pub fn mark_reading(file: &Fd, begins: bool) -> std::io::Result<()> {
     let flags: u64 = DMA_BUF_SYNC_READ | if begins { 0 } else { DMA_BUF_SYNC_END };
@@ -106,6 +114,7 @@ pub fn mark_reading(file: &Fd, begins: bool) -> std::io::Result<()> {
 }
 
 // Of linux/dma-buf.h, which libc does not have.
+const DMA_BUF_MAGIC: u64 = 0x444d_4142;
 const DMA_BUF_SYNC_READ: u64 = 1;
 const DMA_BUF_SYNC_END: u64 = 4;
 /// _IOW('b', 0, struct dma_buf_sync)
@@ -118,6 +127,13 @@ fn seal(file: &Fd, seals: i32) -> std::io::Result<()> {
         -1 => Err(std::io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Whether a file that somebody gave is as long as it is for good.
+pub fn is_for_good(file: &Fd) -> bool {
+    // SAFETY: no pointers. What is no file in memory has no seals.
+    let seals = unsafe { libc::fcntl(file.number(), libc::F_GET_SEALS) };
+    seals != -1 && seals & libc::F_SEAL_SHRINK != 0
 }
 
 /// Zeroed memory that this process can write and all others who get the file can only read: the kernel grants no

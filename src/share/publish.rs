@@ -211,11 +211,17 @@ impl Publishing<'_> {
 
     /// What is done about a camera that gives no frames: it is got back, or tried again a little later.
     fn fail(&mut self, feed: &Arc<dyn Feed>, error: Error) -> bool {
-        if !self.hub.has_trouble(&error) {
-            log::warn!("shared:{}: {error}", self.hub.name);
-        }
         let kind = error.kind();
-        self.stop(feed, Some(error.clone()));
+        // Its own next step is for the one who has the camera; readers have nothing to do.
+        let told = match kind {
+            Kind::Disconnected | Kind::Evicted => error.clone().hint_instead("frames come again when it is back"),
+            Kind::Io => error.clone().hint_instead("it is started again by itself"),
+            _ => error.clone(),
+        };
+        if !self.hub.has_trouble(&told) {
+            log::warn!("shared:{}: {told}", self.hub.name);
+        }
+        self.stop(feed, Some(told));
         self.retry_at = Instant::now() + policy::SHARE_RETRY;
         match kind {
             Kind::Closed | Kind::ShutDown | Kind::Forked => false,

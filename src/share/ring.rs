@@ -249,6 +249,8 @@ pub struct Reader {
     held: u64,
     /// The number of the first frame that it may take next.
     next: u64,
+    /// The same when it took the last one: what lies between is lost.
+    wanted: u64,
     due_ns: i64,
     taken: u64,
     lost: u64,
@@ -270,7 +272,7 @@ impl Reader {
     pub fn new(header: &Header, mode: Mode, slots: usize, quota: u32) -> Reader {
         let next = header.published().saturating_sub(1);
         let mode = Mode { every: mode.every.max(1), ..mode };
-        Reader { mode, slots: slots.min(SLOTS_MOST), quota, held: 0, next, due_ns: 0, taken: 0, lost: 0 }
+        Reader { mode, slots: slots.min(SLOTS_MOST), quota, held: 0, next, wanted: next, due_ns: 0, taken: 0, lost: 0 }
     }
 
     /// Takes the next frame and holds it.
@@ -301,7 +303,6 @@ impl Reader {
             // Overwritten since: newer ones are there.
             if self.mode.in_order {
                 self.next = number + 1;
-                self.lost += 1;
             } else if header.published() == published {
                 // It will be seen in a moment: whoever waits for it looks after a barrier.
                 return Taken::Nothing;
@@ -340,10 +341,11 @@ impl Reader {
     fn account(&mut self, control: &Control, number: u64, timestamp_ns: i64) {
         let Mode { every, interval_ns, .. } = self.mode;
         // What lies between, less what the mode leaves out.
-        if self.taken > 0 && !self.mode.in_order && interval_ns == 0 {
-            self.lost += (number - self.next) / every;
+        if self.taken > 0 && interval_ns == 0 {
+            self.lost += (number - self.wanted) / every;
         }
         self.next = number + every;
+        self.wanted = self.next;
         if interval_ns > 0 {
             // On a schedule: a frame that comes a little late does not delay the ones after it.
             self.due_ns += interval_ns;

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::hub::{Hub, Order, Reader, What};
 use super::wire::{self, Map, map, number, word};
-use super::{Allowed, Feed};
+use super::{Allowed, Feed, LateAnswer};
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{self, Event, MessageSocket, Peer, monotonic_ns, poll, readable};
 use crate::lease::one_line;
 use crate::{fork, policy};
 
-pub fn serve(hub: &Hub, listener: &MessageSocket, stop: &Event) {
+pub fn serve(hub: &Arc<Hub>, listener: &MessageSocket, stop: &Event) {
     let mut server =
         Server { hub, clients: Vec::new(), next: 1, controller: None, room: vec![0; policy::MESSAGE_MOST] };
     let epoch = fork::epoch();
@@ -54,7 +54,7 @@ pub fn serve(hub: &Hub, listener: &MessageSocket, stop: &Event) {
 }
 
 struct Server<'a> {
-    hub: &'a Hub,
+    hub: &'a Arc<Hub>,
     clients: Vec<Client>,
     next: u64,
     /// Who alone may command now, and with what priority.
@@ -265,11 +265,21 @@ impl Server<'_> {
                 Ok(request) => order(What::Format(request)),
                 Err(error) => Reply::Now(Err(error)),
             },
-            _ => {
-                let own = self.hub.commands.as_ref().and_then(|commands| commands.command(verb, message));
-                Reply::Now(own.unwrap_or_else(|| Err(self.unknown(verb))))
-            }
+            _ => self.pass_on(id, verb, message),
         }
+    }
+
+    /// What the library does not know itself.
+    fn pass_on(&self, id: u64, verb: &str, message: &Map) -> Reply {
+        let Some(commands) = &self.hub.commands else { return Reply::Now(Err(self.unknown(verb))) };
+        if let Some(outcome) = commands.command(verb, message) {
+            return Reply::Now(outcome);
+        }
+        let answer = LateAnswer::new(self.hub.clone(), id, message.get("id").cloned().unwrap_or(Value::Null));
+        if let Some(answer) = commands.begin(verb, message, answer) {
+            answer.give(Err(self.unknown(verb)));
+        }
+        Reply::Later
     }
 
     fn unknown(&self, verb: &str) -> Error {

@@ -11,19 +11,29 @@ use std::{env, fs};
 
 use super::wire;
 use crate::error::{Error, Kind, Result};
-use crate::kernel;
-use crate::policy;
+use crate::{fork, kernel, policy};
+
+/// A camera that a process of its own is to share.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub uri: String,
+    /// Of who wants it.
+    pub priority: i32,
+}
 
 /// A camera process that has not said yet whether it has its camera. Dropping this has it give up.
 pub struct Spawned {
     child: Child,
     report: Option<ChildStdout>,
     said: Vec<u8>,
+    /// The process whose child it is.
+    epoch: u64,
 }
 
 impl Spawned {
     /// Has one open the camera within that time, and share it by that name.
-    pub fn start(uri: &str, name: &str, timeout: Duration) -> Result<Spawned> {
+    pub fn start(wanted: &Wanted, name: &str, timeout: Duration) -> Result<Spawned> {
+        let uri = &wanted.uri;
         let program = program().ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("{uri}: the camlease command, which shares cameras, was not found"))
                 .hint("install it beside the library or in PATH, or set CAMLEASE_COMMAND to its path")
@@ -32,6 +42,7 @@ impl Spawned {
         let mut child = Command::new(&program)
             .args(["serve", "--detached", uri, "--share", name, "--report-fd", "1", "--timeout"])
             .arg(timeout.as_millis().to_string())
+            .args(["--priority", &wanted.priority.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -41,7 +52,7 @@ impl Spawned {
         if let Some(report) = &report {
             kernel::do_not_block(report).map_err(failed)?;
         }
-        Ok(Spawned { child, report, said: Vec::new() })
+        Ok(Spawned { child, report, said: Vec::new(), epoch: fork::epoch() })
     }
 
     /// Readable when it has something to say.
@@ -79,6 +90,9 @@ impl Spawned {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
+        if self.epoch != fork::epoch() {
+            return; // a parent's child
+        }
         // What was started goes on as a grandchild; the child itself ends at once, but where it could not even begin.
         if self.report.take().is_some() {
             let _ = self.child.kill();

@@ -1,6 +1,7 @@
 /* A program that does with cameras what its standard input says, a command to a line, and answers each with a line.
  *
  *   open URI ON_BUSY PRIORITY TIMEOUT GRACE [NAME]   ON_BUSY: wait, ask, evict; adds "reset" in place of NAME's word
+ *   share NAME [WIDTH HEIGHT]                         shares the camera; it streams at once
  *   start [WIDTH HEIGHT] | stop | frame [TIMEOUT] | release | check | close | regain TIMEOUT | info | fd TIMEOUT
  *   answer yield|priority|close                       what the callback about one who asks does
  *   fork                                              a child that keeps all, sleeping
@@ -78,6 +79,19 @@ static void open_camera(char *rest)
     say(status);
 }
 
+static void share_camera(char *rest)
+{
+    camlease_stream_options stream = CAMLEASE_STREAM_OPTIONS_INIT;
+    camlease_share_options options = CAMLEASE_SHARE_OPTIONS_INIT;
+    char name[80] = "";
+    sscanf(rest, "%79s %u %u", name, &stream.width, &stream.height);
+    stream.drop_policy = CAMLEASE_DROP_NEWEST;
+    options.name = name;
+    options.start = CAMLEASE_SHARE_ALWAYS;
+    options.stream = &stream;
+    say(camlease_share_start(camera, &options));
+}
+
 static unsigned sum_of(camlease_frame *of)
 {
     camlease_frame_data data = CAMLEASE_FRAME_DATA_INIT;
@@ -101,6 +115,8 @@ int main(void)
         rest += length;
         if (strcmp(command, "open") == 0) {
             open_camera(rest);
+        } else if (strcmp(command, "share") == 0) {
+            share_camera(rest);
         } else if (strcmp(command, "start") == 0) {
             camlease_stream_options options = CAMLEASE_STREAM_OPTIONS_INIT;
             sscanf(rest, "%u %u", &options.width, &options.height);

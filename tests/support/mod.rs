@@ -10,6 +10,8 @@
 pub mod contention;
 pub mod faults;
 pub mod party;
+pub mod reader;
+pub mod stamped;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

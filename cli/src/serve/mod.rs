@@ -5,7 +5,9 @@ pub mod config;
 mod channel;
 mod controls;
 mod desk;
+mod detached;
 mod journal;
+mod last_resort;
 mod notify;
 mod opening;
 mod pacing;
@@ -47,6 +49,8 @@ pub struct Args {
     worker: Option<String>,
     #[arg(long, hide = true, value_name = "FD")]
     channel: Option<RawFd>,
+    #[command(flatten)]
+    alone: detached::Args,
 }
 
 #[derive(Serialize)]
@@ -61,6 +65,9 @@ pub fn run(args: &Args, output: &Output) -> Exit {
     journal::begin(output.is_json());
     if let (Some(name), Some(channel)) = (&args.worker, args.channel) {
         return worker::run(name, channel);
+    }
+    if let Some(uri) = &args.alone.detached {
+        return detached::run(uri, &args.alone);
     }
     let file = args.config.display().to_string();
     let read = match read(&args.config) {

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use camlease::Camera;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigEvent, SigevNotify, Signal};
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
+use nix::sys::signal::Signal;
 
 use super::channel::{self, Channel, News, Next, Order, State};
 use super::config::{self, Supervision};
 use super::controls;
 use super::desk::Desk;
 use super::journal::{self, Level, say};
+use super::last_resort::LastResort;
 use super::opening::Opening;
 use super::sharing;
 use crate::output::Exit;
@@ -30,8 +29,7 @@ struct Worker {
     config: config::Camera,
     rules: Supervision,
     desk: Arc<Desk>,
-    /// Kills this process, should it hang when no supervisor is left to do so.
-    last_resort: Timer,
+    last_resort: LastResort,
     told_trouble: Option<String>,
 }
 
@@ -68,10 +66,8 @@ fn begin(name: &str, channel: RawFd) -> std::io::Result<Option<Worker>> {
         say(Level::Error, name, "no order came from the supervisor");
         return Ok(None);
     };
-    let desk = Arc::new(Desk::new(clone(&wake)?));
-    // By the one signal that reaches a stopped process, too.
-    let killing = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
-    let last_resort = Timer::new(ClockId::CLOCK_MONOTONIC, killing)?;
+    let desk = Arc::new(Desk::new(clone(&wake)?, &camera)?);
+    let last_resort = LastResort::new()?;
     let (config, rules, told_trouble) = (*camera, supervision, None);
     Ok(Some(Worker { channel, signals, wake, config, rules, desk, last_resort, told_trouble }))
 }
@@ -88,6 +84,8 @@ impl Worker {
             Ok(camera) => {
                 let end = self.serve(&camera);
                 self.limit_the_end();
+                // The camera is let go in order on a disk that hangs, too.
+                self.desk.end(self.rules.stop_grace / 2);
                 sharing::end(&camera);
                 camera.close();
                 end
@@ -115,7 +113,10 @@ impl Worker {
                 return opened.map_err(End::Failed);
             }
             self.beat(if opening.waits() { State::Waiting } else { State::Starting }, opening.age());
-            let end = self.rest(|worker, changed| worker.config = changed);
+            let end = self.rest(|worker, changed| {
+                worker.desk.change(&changed);
+                worker.config = changed;
+            });
             if let Some(end) = end {
                 self.limit_the_end();
                 opening.cancel();
@@ -130,9 +131,11 @@ impl Worker {
             return End::Failed(error);
         }
         say(Level::Info, &self.config.name, format_args!("{} is served", camera.identity().uri));
+        self.desk.begin();
         loop {
             let (state, age, trouble) = sharing::look(camera);
             self.tell_trouble(trouble);
+            self.desk.look();
             self.beat(state, age);
             let end = self.rest(|worker, changed| {
                 let controls_changed = worker.config.controls != changed.controls;
@@ -140,6 +143,7 @@ impl Worker {
                 if controls_changed {
                     worker.set_controls(camera);
                 }
+                worker.desk.change(&worker.config);
                 say(Level::Info, &worker.config.name, "changed while it goes on");
             });
             if let Some(end) = end {
@@ -167,7 +171,7 @@ impl Worker {
 
     fn beat(&mut self, state: State, age: Duration) {
         // Later than the supervisor would.
-        self.is_killed_in(self.rules.hang_timeout * 2 + self.rules.stop_grace);
+        self.last_resort.is_due_in(self.rules.hang_timeout * 2 + self.rules.stop_grace);
         // A supervisor that does not read now has its beats still before it.
         let _ = self.channel.send(&News::Beat { age_ms: age.as_millis() as u64, state });
     }
@@ -195,10 +199,6 @@ impl Worker {
 
     /// A driver or a disk may keep this process from its end.
     fn limit_the_end(&mut self) {
-        self.is_killed_in(self.rules.stop_grace);
-    }
-
-    fn is_killed_in(&mut self, time: Duration) {
-        let _ = self.last_resort.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::empty());
+        self.last_resort.is_due_in(self.rules.stop_grace);
     }
 }
