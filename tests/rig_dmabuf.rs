@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -335,4 +335,32 @@ fn unplugged_and_reset_while_buffers_are_held() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the camera is back");
     }
     assert!(frame.data(0) == copy);
+}
+
+#[test]
+fn no_buffer_is_filled_while_somebody_reads_it() {
+    let _alone = alone();
+    require_guest();
+    let webcam = Webcam::plug(WebcamOptions::default());
+    let camera = shared(&webcam.node(), "stress", request("YUYV", 320, 180));
+    std::thread::scope(|scope| {
+        for hold in [1, 3, 7, 12] {
+            scope.spawn(move || {
+                let reader = open("shared:stress");
+                reader.start(&in_order(hold as u32 + 1)).unwrap();
+                let mut held = VecDeque::new();
+                for _ in 0..60 {
+                    let frame = reader.next_frame(PATIENCE).unwrap();
+                    held.push_back((number(&frame), frame));
+                    if held.len() > hold {
+                        let (before, frame) = held.pop_front().unwrap();
+                        assert_eq!(number(&frame), before, "held: {hold}");
+                    }
+                }
+                assert!(held.iter().all(|(before, frame)| number(frame) == *before), "held: {hold}");
+            });
+        }
+    });
+    let (lent, copied) = (count(&camera, "lent"), count(&camera, "copied"));
+    assert!(lent > 10 && copied > 10, "{lent} lent, {copied} copied");
 }
