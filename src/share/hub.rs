@@ -574,11 +574,12 @@ impl State {
 
     /// How many slots readers may have, one of each for a frame that it only tries to get.
     fn capacity(&self, history: u32) -> u32 {
-        let slots = match &self.generation {
-            Some(generation) => generation.ring.geometry.slots,
-            None => SLOTS_MOST,
+        let (own, all) = match &self.generation {
+            Some(generation) => (generation.ring.geometry.slots as u32, generation.ring.geometry.all() as u32),
+            None => (SLOTS_MOST as u32, SLOTS_MOST as u32),
         };
-        (slots as u32).saturating_sub(policy::SHARE_SPARE + history.min(slots as u32 / 4))
+        // All that readers hold may be copies; of the newest frames some are lent.
+        all.saturating_sub(policy::SHARE_SPARE + history.min(all / 4)).min(own.saturating_sub(policy::SHARE_SPARE))
     }
 }
 
