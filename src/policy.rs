@@ -185,10 +185,7 @@ pub const SHARE_BYTES: u64 = 512 << 20;
 
 /// Most buffers of a driver that readers of a shared camera read themselves; the rest of a ring's slots is for copies.
 pub const SHARE_LENT_MOST: usize = 16;
-/// Buffers that a driver keeps whatever readers hold: one being filled, the next, and one to spare. A frame that comes
-/// with fewer left is copied.
-pub const SHARE_DRIVER_KEEPS: usize = 3;
-/// Buffers beyond these and the newest frames' that a shared camera's stream is started with: for readers to hold.
+/// Of these, the ones that are there for readers to hold; the others are for the newest frames.
 pub const SHARE_LENT_HELD: u32 = 5;
 
 /// How many bytes of a driver's exported buffer are read for measure, how often, and by how much slower than ordinary

@@ -19,7 +19,8 @@ use crate::{fork, policy};
 
 pub fn run(hub: &Hub, stop: &Event) {
     let retry_at = Instant::now();
-    let mut publisher = Publishing { hub, streams: false, idle_since: None, retry_at, round: None, lent: Vec::new() };
+    let mut publisher =
+        Publishing { hub, streams: false, idle_since: None, retry_at, round: None, keeps: 0, lent: Vec::new() };
     let epoch = fork::epoch();
     loop {
         hub.published_at.store(monotonic_ns(), Ordering::Relaxed);
@@ -60,6 +61,8 @@ struct Publishing<'a> {
     retry_at: Instant,
     /// The start whose buffers readers have; `None` where all frames are copied.
     round: Option<u64>,
+    /// Buffers that the driver keeps, whatever readers hold.
+    keeps: usize,
     /// By the buffer, the frames that readers find in the driver's own, and how many were published with each.
     lent: Vec<Option<(Lent, u64)>>,
 }
@@ -113,7 +116,7 @@ impl Publishing<'_> {
         // After a reset of the camera a stream has other buffers than those that readers have.
         let is_theirs = self.round == Some(frame.round()) && frame.index() < self.lent.len();
         let out = self.lent.iter().flatten().count() + 1;
-        is_theirs && out + policy::SHARE_DRIVER_KEEPS <= frame.buffers()
+        is_theirs && out + self.keeps <= frame.buffers()
     }
 
     fn lend(&mut self, frame: Frame, told: Told) {
@@ -184,10 +187,13 @@ impl Publishing<'_> {
     }
 
     /// With buffers for readers to hold, where they could read them; where that is too much, without.
-    fn begin(&self, feed: &Arc<dyn Feed>, request: &StreamRequest, lends: bool) -> Result<StreamFormat> {
-        if lends && request.buffers == 0 {
-            let newest = self.hub.history().min(policy::SHARE_HISTORY);
-            let buffers = policy::SHARE_DRIVER_KEEPS as u32 + newest + policy::SHARE_LENT_HELD;
+    fn begin(&mut self, feed: &Arc<dyn Feed>, request: &StreamRequest, lends: bool) -> Result<StreamFormat> {
+        if lends {
+            // The driver is to have as many as if all frames were copied, which takes one at a time.
+            let keeps = request.buffers.max(policy::BUFFERS_DEFAULT) - 1;
+            let newest = self.hub.history().min(policy::SHARE_LENT_MOST as u32 - policy::SHARE_LENT_HELD);
+            let buffers = (keeps + newest + policy::SHARE_LENT_HELD).min(policy::BUFFERS_MOST);
+            self.keeps = keeps as usize;
             match feed.begin(&StreamRequest { buffers, ..request.clone() }) {
                 Err(error) if error.kind() == Kind::Budget => {}
                 begun => return begun,
