@@ -223,3 +223,29 @@ fn who_may_not_command_is_told_so() {
     std::fs::remove_dir_all(&folder).unwrap();
     serving.stop();
 }
+
+#[test]
+fn previews_recordings_and_snapshots_are_ordered() {
+    let films = support::folder("ctl-films");
+    let name = unique("ctl-films");
+    let table = format!("[camera.{name}]\nuri = \"{}?width=64&height=48\"\n", camera("ctl-films"));
+    let recording = format!("[camera.{name}.recording]\nfolder = \"{}\"\n", films.display());
+    let mut serving = Serving::start_for_all("ctl-films", &(table + &recording + QUICK));
+    serving.wait_until_served(&name);
+    assert!(words(&[&name, "preview", "on"]).starts_with(&format!("{name}: offers shared:{name}.preview, ")));
+    assert!(words(&[&name]).contains(&format!("offers shared:{name}.preview, ")));
+    assert_eq!(words(&[&name, "preview", "off"]), format!("{name}: offers no preview\n"));
+    let film = films.join("film.mkv");
+    assert!(words(&[&name, "record", "on", "film.mkv"]).contains(&format!(" to {}", film.display())));
+    wait_for("frames in the film", || (reply(&[&name])["recording"]["frames"].as_u64()? > 3).then_some(()));
+    assert!(words(&[&name]).contains(&format!("records to {}", film.display())));
+    let ended = words(&[&name, "record", "off"]);
+    assert!(ended.starts_with(&format!("{name}: recorded to {}: ", film.display())), "{ended}");
+    let picture = films.join("still.jpg");
+    let taken = words(&[&name, "snapshot", "still.jpg"]);
+    assert_eq!(taken, format!("{name}: wrote {}, 64x48\n", picture.display()));
+    assert!(std::fs::metadata(&film).unwrap().len() > 0 && std::fs::metadata(&picture).unwrap().len() > 0);
+    let (code, _, err) = run(&["ctl", &name, "snapshot", "../still.jpg"]);
+    assert_ne!(code, 0, "{err}");
+    serving.stop();
+}

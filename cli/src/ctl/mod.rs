@@ -24,6 +24,9 @@ Else it is the camera process's answer as it came, {"camlease": 1, "id", "ok": t
   controls    "controls": [{"id", "name", "kind", "minimum", "maximum", "step", "default", "value", "readable", "writable", "active", "menu": [[0, "Manual"]]}]
   control     "control": its number, "name", "value"
   format, start, stop   "format"
+  preview     "on", "readers", "width", "height", "frames", "error"
+  record      "on", "file", "frames", "bytes", "seconds", "thinned", "damaged", "missed", "error", "ended"
+  snapshot    "file", "width", "height", "bytes", "sequence", "timestamp_ns"
 A refusal comes on standard error, as with every other command."#;
 
 /// How long an answer may take: a camera that is slow to start takes seconds.
@@ -144,9 +147,15 @@ pub fn run(args: &Args, output: &Output) -> Exit {
             .control(control, value.as_deref())
             .inspect(|(reply, control)| telling::control(reply, control, output))
             .map(|(reply, _)| reply),
-        Verb::Preview { on } => desk.act("preview", json!({ "on": *on == Switch::On }), output),
-        Verb::Record { on, file } => desk.act("record", json!({ "on": *on == Switch::On, "file": file }), output),
-        Verb::Snapshot { file } => desk.act("snapshot", json!({ "file": file }), output),
+        Verb::Preview { on } => desk
+            .ask("preview", json!({ "on": *on == Switch::On }))
+            .inspect(|reply| desk.say(telling::preview(name, &reply.clone().into()), output)),
+        Verb::Record { on, file } => desk
+            .ask("record", json!({ "on": *on == Switch::On, "file": file }))
+            .inspect(|reply| desk.say(telling::recording(&reply.clone().into()), output)),
+        Verb::Snapshot { file } => desk
+            .ask("snapshot", json!({ "file": file }))
+            .inspect(|reply| desk.say(telling::snapshot(&reply.clone().into()), output)),
         Verb::Quit => desk.ask("quit", json!({})).inspect(|_| desk.say("its process ends", output)),
         Verb::TakeControl { priority } => return desk.keep_control(*priority, output),
     };
@@ -254,13 +263,6 @@ impl Desk<'_> {
             Some(format) => self.say(format_args!("streams {format}"), output),
             None => self.say("is to stream", output),
         }
-        Ok(reply)
-    }
-
-    /// What the library knows nothing of: the answer's own words.
-    fn act(&self, verb: &str, request: Value, output: &Output) -> camlease::Result<Map> {
-        let reply = self.ask(verb, request)?;
-        self.say(format_args!("{verb}: {}", telling::facts(&reply)), output);
         Ok(reply)
     }
 
