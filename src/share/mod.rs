@@ -194,6 +194,8 @@ impl Share {
         };
         let mode = match (options.readers, options.commanders) {
             (Allowed::Everyone, _) | (_, Allowed::Everyone) => 0o666,
+            // A file has one group: whoever comes is asked for the other one.
+            (Allowed::Group(readers), Allowed::Group(commanders)) if readers != commanders => 0o666,
             _ if group.is_some() => 0o660,
             _ => 0o600,
         };
