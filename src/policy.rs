@@ -186,6 +186,9 @@ pub const SHARE_BYTES: u64 = 512 << 20;
 /// Frames that a reader of a shared camera may hold when it does not say: one in use, one that it has just got.
 pub const SHARE_HOLD: u32 = 2;
 
+/// As many as this it may have while there are slots; more only as long as it leaves as many to others.
+pub const SHARE_HOLD_SURE: u32 = 8;
+
 /// Slots beside the frames that readers may hold: the newest one, and one that is being written.
 pub const SHARE_SPARE: u32 = 2;
 

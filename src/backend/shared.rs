@@ -171,7 +171,8 @@ struct Served {
 impl Served {
     fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
         let mut link = timed::lock(&self.link);
-        if link.is_none() {
+        // That of a process that is gone, while another one may be there already.
+        if link.as_ref().is_none_or(Link::is_gone) {
             *link = Some(self.source.connect()?.0);
         }
         let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };

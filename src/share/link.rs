@@ -138,6 +138,17 @@ impl Link {
         }
     }
 
+    /// Whether the process at the other end is gone. Events that came are lost by that.
+    pub fn is_gone(&self) -> bool {
+        loop {
+            match self.news() {
+                News::Nothing => return false,
+                News::Message(..) => {}
+                News::Gone => return true,
+            }
+        }
+    }
+
     /// Waits for something to come.
     pub fn await_news(&self, deadline: Instant) -> Result<News> {
         loop {

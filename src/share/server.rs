@@ -181,9 +181,13 @@ impl Server<'_> {
     fn send(&mut self, id: u64, message: Map) {
         let Some(client) = self.clients.iter().find(|client| client.id == id) else { return };
         let line = wire::to_line(message);
-        if let Err(error) = client.socket.send(&line, &[]) {
-            let reason = format!("it does not take its answers: {error}");
-            self.send_away(id, Some(&reason));
+        match client.socket.send(&line, &[]) {
+            Ok(()) => {}
+            // It went before its answer came, as one does whose patience is over.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.send_away(id, None);
+            }
+            Err(error) => self.send_away(id, Some(&format!("it does not take its answers: {error}"))),
         }
     }
 
