@@ -358,7 +358,7 @@ fn who_takes_all_leaves_enough() {
     let stage = Stage::new("hostile-greed");
     let mut own = Own::new(&stage);
     let door = stage.door();
-    let greedy: Vec<_> = (0..3).map(|_| Rough::known(&door, "greedy")).collect();
+    let greedy: Vec<_> = (0..2).map(|_| Rough::known(&door, "greedy")).collect();
     let given: Vec<_> = greedy.iter().map(|client| client.attach(1000).unwrap()).collect();
     let may_hold: Vec<_> = given.iter().map(|given| given.told["quota"].as_u64().unwrap()).collect();
     let reader = honest(&stage);
