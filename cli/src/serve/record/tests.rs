@@ -416,7 +416,7 @@ fn a_killed_recording_plays_up_to_its_last_whole_second() {
     if !has_player() {
         return;
     }
-    let rounds: u64 = std::env::var("CAMLEASE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let rounds: u64 = std::env::var("CAMLEASE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
     let root = folder("killed");
     let mut state = 20_261_121;
     let (mut lost, mut frames, mut seconds) = (Vec::new(), 0, 0.0);
@@ -569,11 +569,11 @@ fn a_slow_disk_thins_the_recording() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slow_disk.c");
     let build = Command::new("cc").args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&shim).arg(source).status();
     assert!(build.unwrap().success());
-    // 10 MB for each second without compression; the disk takes 4. The queue is full after some ten seconds.
+    // 10 MB for each second without compression; the disk takes 4. The queue is full after some seven seconds.
     let uri = camera("width=640&height=480&fps=30&fourcc=YUYV");
     let environment = [("LD_PRELOAD", shim.to_str().unwrap()), ("SLOW_DISK_MS", "150")];
     let process = Process::start(&uri, &options(&folder, Container::Raw), &environment);
-    sleep(Duration::from_secs(14));
+    sleep(Duration::from_secs(9));
     let status = process.stop();
     let count = |key: &str| status["before"][key].as_u64().unwrap();
     assert!(count("thinned") > 10, "{status}");
