@@ -117,66 +117,67 @@ impl Event {
     }
 }
 
-/// One end of a bell between two processes: what is rung at the one is readable at the other until that clears it.
+/// A bell that this process rings and another one hears: what was rung is readable there until it is cleared.
 ///
-/// Each end is an open file of its own. Of an eventfd both would have the same one, and whoever takes O_NONBLOCK off it
-/// and fills it stops the other in its next write.
+/// A pipe, whose ends are open files of their own. Of an eventfd both would have the same one, and a reader that takes
+/// O_NONBLOCK off it and fills it stops the other in its next write. A socket that is passed may have to wait until the
+/// kernel has looked through all sockets that others pass.
 #[derive(Debug)]
-pub struct Bell(Fd);
+pub struct Bell {
+    rope: Fd,
+    /// Kept here, too: a write to a pipe that nobody reads is a SIGPIPE.
+    ear: Fd,
+}
 
 impl Bell {
-    /// The end that rings, and the one that hears.
-    pub fn pair() -> std::io::Result<(Bell, Bell)> {
+    pub fn new() -> std::io::Result<Bell> {
         let mut ends = [-1; 2];
-        // Messages, of which few may lie there: unlike a stream's end it is not readable for ever once the other is closed.
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         fork::undisturbed(|| {
             // SAFETY: room for two descriptors.
-            check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
-            let enter = |number| fork::enter(number).map(|entered| Bell(Fd { number, entered, epoch: fork::epoch() }));
-            let [rings, hears] = ends.map(enter);
-            let (rings, hears) = (rings?, hears?);
-            // Nothing is heard at this end: the kernel is to keep nothing for it.
+            check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+            let enter = |number| fork::enter(number).map(|entered| Fd { number, entered, epoch: fork::epoch() });
+            let [ear, rope] = ends.map(enter);
+            let bell = Bell { rope: rope?, ear: ear? };
+            // A page is more than enough. A user has only so much memory for pipes.
             // SAFETY: no pointers.
-            check(unsafe { libc::shutdown(rings.fd(), libc::SHUT_RD) })?;
-            Ok((rings, hears))
+            unsafe { libc::fcntl(bell.rope.number(), libc::F_SETPIPE_SZ, crate::policy::PAGE) };
+            Ok(bell)
         })
     }
 
-    /// The end that another process gave.
-    pub fn from_fd(fd: Fd) -> Bell {
-        Bell(fd)
-    }
-
-    pub fn as_fd(&self) -> &Fd {
-        &self.0
+    /// The end that is for the other process.
+    pub fn ear(&self) -> &Fd {
+        &self.ear
     }
 
     pub fn ring(&self) {
-        if self.0.is_own() {
+        if self.rope.is_own() {
             // SAFETY: one byte. Where there is no room for it, the other end is readable already.
-            unsafe { libc::send(self.fd(), [0u8].as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+            unsafe { libc::write(self.rope.number(), [0u8].as_ptr().cast(), 1) };
         }
     }
+}
 
-    pub fn clear(&self) {
-        let mut byte = 0u8;
-        // Whoever rings without end is not listened to for so long.
-        for _ in 0..BELL_MOST {
-            // SAFETY: room for one byte; what a message has beyond it goes.
-            if unsafe { libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) } < 0 {
-                return;
-            }
-        }
+/// The end of a bell that another process rings.
+#[derive(Debug)]
+pub struct Ear(Fd);
+
+impl Ear {
+    pub fn from_fd(fd: Fd) -> Ear {
+        Ear(fd)
+    }
+
+    /// False when nobody will ring any more: it is readable for ever then.
+    pub fn clear(&self) -> bool {
+        let mut rung = [0u8; 64];
+        // SAFETY: room for as many bytes.
+        unsafe { libc::read(self.fd(), rung.as_mut_ptr().cast(), rung.len()) != 0 }
     }
 
     pub fn fd(&self) -> RawFd {
         self.0.number()
     }
 }
-
-/// More than lie at a bell by the kernel's usual bound (net.unix.max_dgram_qlen is 10).
-const BELL_MOST: u32 = 64;
 
 /// A clock's alarm that pollers see.
 #[derive(Debug)]

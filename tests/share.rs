@@ -176,6 +176,38 @@ fn what_a_reader_holds_stays_and_costs_the_others_nothing() {
 }
 
 #[test]
+fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
+    let name = unique("share-room");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let readers: Vec<_> = (0..10).map(|_| reader(&name)).collect();
+    for reader in &readers {
+        let format =
+            reader.start(&StreamRequest { buffers: 4, ..in_order() }).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(format.buffers, 4);
+    }
+    for width in [64, 128] {
+        ask(&readers[0], json!({ "do": "format", "width": width, "height": 48 })).unwrap();
+        // However much they hold, there is a slot for each frame.
+        let held: Vec<_> = readers
+            .iter()
+            .flat_map(|reader| {
+                while next(reader).width() != width {}
+                (0..4).map(|_| next(reader))
+            })
+            .collect();
+        assert_eq!(held.len(), 40);
+        let first = camera.share_info().unwrap().published;
+        while camera.share_info().unwrap().published < first + 50 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let status = camera.command(map(json!({ "do": "status" })), Duration::from_secs(5)).unwrap();
+        assert_eq!(status["dropped"], 0, "{status:?}");
+        let holds: Vec<_> = status["readers"].as_array().unwrap().iter().map(|reader| &reader["hold"]).collect();
+        assert_eq!(holds, vec![&json!(4); 10]);
+    }
+}
+
+#[test]
 fn a_camera_streams_while_somebody_reads() {
     let name = unique("share-demand");
     let camera = shared(&name, "width=64&height=48&fps=50");

@@ -13,7 +13,7 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Bell, Closing, Epoll, Event, Fd, Timer, monotonic_ns};
+use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
@@ -171,7 +171,8 @@ struct Served {
 impl Served {
     fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
         let mut link = timed::lock(&self.link);
-        if link.is_none() {
+        // That of a process that is gone, while another one may be there already.
+        if link.as_ref().is_none_or(Link::is_gone) {
             *link = Some(self.source.connect()?.0);
         }
         let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };
@@ -268,7 +269,7 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    bell: Bell,
+    bell: Ear,
     reader: Reader,
     geometry: Geometry,
     /// Mapped when a frame came in them first.
@@ -403,7 +404,7 @@ impl Attached {
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let bell = Bell::from_fd(bell);
+        let bell = Ear::from_fd(bell);
         self.leave();
         self.ready.add(bell.fd()).map_err(failed)?;
         // SAFETY: a struct of atomics.
@@ -519,7 +520,9 @@ impl Attached {
         // While the writer has not taken notice of the wait, it has not signalled. It may be about to: then the descriptor
         // is readable once for nothing.
         if !got_one || !ring.control().waits() {
-            ring.bell.clear();
+            if !ring.bell.clear() {
+                self.ready.remove(ring.bell.fd());
+            }
             self.here.clear();
         }
         let (header, control) = (ring.header(), ring.control());
