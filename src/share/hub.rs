@@ -266,6 +266,10 @@ impl Hub {
             let each = readers.iter().filter_map(|reader| Some((reader, reader.attached.as_ref()?)));
             each.fold(0, |all, (reader, attached)| all | quota(reader, attached.control().held()))
         };
+        let in_order =
+            readers.iter().filter(|reader| reader.mode.in_order).filter_map(|reader| reader.attached.as_ref());
+        let read = in_order.map(|attached| attached.control().faring().reached).min();
+        generation.writer.are_read(read.unwrap_or(u64::MAX));
         let ring = generation.ring.clone();
         let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, held);
         *dropped += u64::from(slot.is_none());
