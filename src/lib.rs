@@ -39,6 +39,6 @@ pub use holders::{Activity, Condition, Holder, Holders};
 pub use kernel::Event;
 pub use lease::{Answer, Asker, LastExit, OnAsk, Record};
 pub use share::{
-    Allowed, Commands, Publisher, Served, ShareInfo, ShareOptions, ShareStart, command, shares, wire::Map,
+    Allowed, Commands, LateAnswer, Publisher, Served, ShareInfo, ShareOptions, ShareStart, command, shares, wire::Map,
 };
 pub use signals::release_on_signals;

@@ -186,6 +186,9 @@ pub const SHARE_BYTES: u64 = 512 << 20;
 /// Frames that a reader of a shared camera may hold when it does not say: one in use, one that it has just got.
 pub const SHARE_HOLD: u32 = 2;
 
+/// As many as this it may have while there are slots; more only as long as it leaves as many to others.
+pub const SHARE_HOLD_SURE: u32 = 8;
+
 /// Slots beside the frames that readers may hold: the newest one, and one that is being written.
 pub const SHARE_SPARE: u32 = 2;
 
@@ -219,8 +222,14 @@ pub const ANSWER_MOST: usize = 64 << 10;
 /// Most clients of one shared camera.
 pub const CLIENTS_MOST: usize = 128;
 
+/// And of one process among them: a reader's stream is one, and its camera another.
+pub const CLIENTS_OF_ONE_MOST: usize = 64;
+
 /// Messages of one client that are answered in a second: one that sends more waits.
 pub const MESSAGES_PER_SECOND: u32 = 200;
+
+/// Commands that may wait until the thread that streams carries them out.
+pub const ORDERS_MOST: usize = 64;
 
 /// How long a client may take to say who it is.
 pub const HELLO_PATIENCE: Duration = Duration::from_millis(2000);

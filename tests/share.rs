@@ -3,13 +3,13 @@
 mod support;
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Access, Camera, DropPolicy, FourCc, Frame, Kind, Map, OpenOptions, Publisher, Rate, ShareOptions, StreamFormat,
-    StreamRequest,
+    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OpenOptions, Publisher, Rate,
+    ShareOptions, StreamFormat, StreamRequest, command,
 };
 use serde_json::{Value, json};
 use support::party::Party;
@@ -175,6 +175,38 @@ fn what_a_reader_holds_stays_and_costs_the_others_nothing() {
     assert!(holds.stats().dropped > 150, "its own losses are its own: {:?}", holds.stats());
     let status = ask(&reads, json!({ "do": "status" })).unwrap();
     assert!(status["readers"][0]["lost"].as_u64().unwrap() > 150, "and the other side knows them: {status:?}");
+}
+
+#[test]
+fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
+    let name = unique("share-room");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let readers: Vec<_> = (0..10).map(|_| reader(&name)).collect();
+    for reader in &readers {
+        let format =
+            reader.start(&StreamRequest { buffers: 4, ..in_order() }).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(format.buffers, 4);
+    }
+    for width in [64, 128] {
+        ask(&readers[0], json!({ "do": "format", "width": width, "height": 48 })).unwrap();
+        // However much they hold, there is a slot for each frame.
+        let held: Vec<_> = readers
+            .iter()
+            .flat_map(|reader| {
+                while next(reader).width() != width {}
+                (0..4).map(|_| next(reader))
+            })
+            .collect();
+        assert_eq!(held.len(), 40);
+        let first = camera.share_info().unwrap().published;
+        while camera.share_info().unwrap().published < first + 50 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let status = camera.command(map(json!({ "do": "status" })), Duration::from_secs(5)).unwrap();
+        assert_eq!(status["dropped"], 0, "{status:?}");
+        let holds: Vec<_> = status["readers"].as_array().unwrap().iter().map(|reader| &reader["hold"]).collect();
+        assert_eq!(holds, vec![&json!(4); 10]);
+    }
 }
 
 #[test]
@@ -553,4 +585,57 @@ fn a_name_is_one_cameras() {
     share(&second, &name).unwrap();
     second.close();
     assert_eq!(Camera::open(&format!("shared:{name}"), OpenOptions::default()).err().unwrap().kind(), Kind::NotFound);
+}
+
+/// Knows a quick command and a long one, and forgets to answer a third.
+#[derive(Default)]
+struct Desk(Mutex<Option<LateAnswer>>);
+
+impl Commands for Desk {
+    fn command(&self, verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
+        (verb == "quick").then(|| Ok(Map::new()))
+    }
+
+    fn begin(&self, verb: &str, _request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
+        match verb {
+            "long" => *self.0.lock().unwrap() = Some(answer),
+            "forgotten" => drop(answer),
+            _ => return Some(answer),
+        }
+        None
+    }
+
+    fn status(&self) -> Map {
+        [("desk".to_owned(), "open".into())].into_iter().collect()
+    }
+}
+
+#[test]
+fn a_long_command_keeps_nobody_waiting() {
+    let name = unique("share-desk");
+    let camera = Camera::open(&format!("virtual:{name}"), OpenOptions::default()).unwrap();
+    let desk = Arc::new(Desk::default());
+    let options = ShareOptions { name: name.clone(), commands: Some(desk.clone()), ..ShareOptions::default() };
+    camera.share(options).unwrap();
+    let ask = |verb: &str| command(&name, [("do".to_owned(), verb.into())].into_iter().collect(), SECONDS.unwrap());
+    std::thread::scope(|scope| {
+        let long = scope.spawn(|| ask("long"));
+        let begun = Instant::now();
+        let answer = loop {
+            if let Some(answer) = desk.0.lock().unwrap().take() {
+                break answer;
+            }
+            assert!(begun.elapsed() < SECONDS.unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(ask("quick").unwrap()["ok"], true);
+        assert_eq!(ask("status").unwrap()["desk"], "open");
+        assert!(!long.is_finished());
+        answer.give(Err(Error::new(Kind::Io, "the disk is full")));
+        let error = long.join().unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.message()), (Kind::Io, "the disk is full"));
+    });
+    let forgotten = ask("forgotten").unwrap_err();
+    assert!(forgotten.kind() == Kind::Internal && forgotten.message().contains("gave no answer"), "{forgotten}");
+    assert_eq!(ask("unheard-of").unwrap_err().kind(), Kind::Unsupported);
 }

@@ -13,7 +13,7 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Closing, Epoll, Event, Fd, Heard, Timer, monotonic_ns};
+use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
@@ -171,7 +171,8 @@ struct Served {
 impl Served {
     fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
         let mut link = timed::lock(&self.link);
-        if link.is_none() {
+        // That of a process that is gone, while another one may be there already.
+        if link.as_ref().is_none_or(Link::is_gone) {
             *link = Some(self.source.connect()?.0);
         }
         let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };
@@ -270,7 +271,7 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    bell: Heard,
+    bell: Ear,
     /// The bell will be rung for the next frame. While nobody has waited on it since, it is readable then.
     is_armed: bool,
     is_rung: bool,
@@ -403,7 +404,7 @@ impl Attached {
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let bell = Heard::from_fd(bell);
+        let bell = Ear::from_fd(bell);
         self.leave();
         self.ready.as_ref().map_or(Ok(()), |ready| ready.add_edges(bell.fd())).map_err(failed)?;
         // SAFETY: a struct of atomics.

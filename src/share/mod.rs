@@ -87,11 +87,51 @@ pub enum ShareStart {
 
 /// Commands that whoever shares a camera adds. Called in a thread of the library's, which answers nobody meanwhile.
 pub trait Commands: Send + Sync {
-    /// `None` for a verb that is not known.
+    /// `None` for a verb that is not known, or that [`Commands::begin`] knows.
     fn command(&self, verb: &str, request: &Map) -> Option<Result<Map>>;
+
+    /// A command that takes longer than a moment: a thread of the host's gives the answer when it is done. Returns
+    /// `answer` for a verb that is not known.
+    fn begin(&self, _verb: &str, _request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
+        Some(answer)
+    }
 
     /// What is added to the answer to "status".
     fn status(&self) -> Map;
+}
+
+/// Where the answer to a command goes. One that is dropped instead of given is a failure to the client.
+pub struct LateAnswer {
+    hub: Arc<Hub>,
+    client: u64,
+    /// What the client called its request.
+    id: serde_json::Value,
+    is_given: bool,
+}
+
+impl LateAnswer {
+    fn new(hub: Arc<Hub>, client: u64, id: serde_json::Value) -> LateAnswer {
+        LateAnswer { hub, client, id, is_given: false }
+    }
+
+    /// From any thread. Where the client has gone meanwhile, nobody gets it.
+    pub fn give(mut self, outcome: Result<Map>) {
+        self.send(outcome);
+    }
+
+    fn send(&mut self, outcome: Result<Map>) {
+        self.is_given = true;
+        self.hub.give(self.client, self.id.take(), outcome);
+    }
+}
+
+impl Drop for LateAnswer {
+    fn drop(&mut self) {
+        if !self.is_given {
+            let message = format!("shared:{}: whoever serves it gave no answer", self.hub.name);
+            self.send(Err(Error::new(Kind::Internal, message)));
+        }
+    }
 }
 
 /// How a shared camera fares.

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::hub::{Hub, Order, Reader, What};
 use super::wire::{self, Map, map, number, word};
-use super::{Allowed, Feed};
+use super::{Allowed, Feed, LateAnswer};
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{self, Event, MessageSocket, Peer, monotonic_ns, poll, readable};
 use crate::lease::one_line;
 use crate::{fork, policy};
 
-pub fn serve(hub: &Hub, listener: &MessageSocket, stop: &Event) {
+pub fn serve(hub: &Arc<Hub>, listener: &MessageSocket, stop: &Event) {
     let mut server =
         Server { hub, clients: Vec::new(), next: 1, controller: None, room: vec![0; policy::MESSAGE_MOST] };
     let epoch = fork::epoch();
@@ -54,7 +54,7 @@ pub fn serve(hub: &Hub, listener: &MessageSocket, stop: &Event) {
 }
 
 struct Server<'a> {
-    hub: &'a Hub,
+    hub: &'a Arc<Hub>,
     clients: Vec<Client>,
     next: u64,
     /// Who alone may command now, and with what priority.
@@ -131,6 +131,12 @@ impl Server<'_> {
             let message = format!("shared:{}: {} clients are here already", self.hub.name, self.clients.len());
             return refuse(Error::new(Kind::Budget, message));
         }
+        // A program that opens and never closes is not to keep all others out. Who is in another container has no number.
+        let its = self.clients.iter().filter(|client| client.peer.pid == peer.pid && peer.pid != 0).count();
+        if its >= policy::CLIENTS_OF_ONE_MOST {
+            let message = format!("shared:{}: process {} has {its} connections to it already", self.hub.name, peer.pid);
+            return refuse(Error::new(Kind::Budget, message).hint("close cameras that are not used any more"));
+        }
         let may_command = is_allowed(&self.hub.commanders, &socket, peer);
         let now = Instant::now();
         self.clients.push(Client {
@@ -172,9 +178,13 @@ impl Server<'_> {
     fn send(&mut self, id: u64, message: Map) {
         let Some(client) = self.clients.iter().find(|client| client.id == id) else { return };
         let line = wire::to_line(message);
-        if let Err(error) = client.socket.send(&line, &[]) {
-            let reason = format!("it does not take its answers: {error}");
-            self.send_away(id, Some(&reason));
+        match client.socket.send(&line, &[]) {
+            Ok(()) => {}
+            // It went before its answer came, as one does whose patience is over.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.send_away(id, None);
+            }
+            Err(error) => self.send_away(id, Some(&format!("it does not take its answers: {error}"))),
         }
     }
 
@@ -250,8 +260,11 @@ impl Server<'_> {
             if self.hub.feed.is_none() {
                 return Reply::Now(Err(self.unknown(verb)));
             }
-            self.hub.order(Order { client: id, id: message.get("id").cloned().unwrap_or(Value::Null), what });
-            Reply::Later
+            let order = Order { client: id, id: message.get("id").cloned().unwrap_or(Value::Null), what };
+            match self.hub.order(order) {
+                Ok(()) => Reply::Later,
+                Err(error) => Reply::Now(Err(error)),
+            }
         };
         match verb {
             "release-control" => {
@@ -265,11 +278,21 @@ impl Server<'_> {
                 Ok(request) => order(What::Format(request)),
                 Err(error) => Reply::Now(Err(error)),
             },
-            _ => {
-                let own = self.hub.commands.as_ref().and_then(|commands| commands.command(verb, message));
-                Reply::Now(own.unwrap_or_else(|| Err(self.unknown(verb))))
-            }
+            _ => self.pass_on(id, verb, message),
         }
+    }
+
+    /// What the library does not know itself.
+    fn pass_on(&self, id: u64, verb: &str, message: &Map) -> Reply {
+        let Some(commands) = &self.hub.commands else { return Reply::Now(Err(self.unknown(verb))) };
+        if let Some(outcome) = commands.command(verb, message) {
+            return Reply::Now(outcome);
+        }
+        let answer = LateAnswer::new(self.hub.clone(), id, message.get("id").cloned().unwrap_or(Value::Null));
+        if let Some(answer) = commands.begin(verb, message, answer) {
+            answer.give(Err(self.unknown(verb)));
+        }
+        Reply::Later
     }
 
     fn unknown(&self, verb: &str) -> Error {

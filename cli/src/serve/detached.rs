@@ -205,10 +205,12 @@ fn serve(camera: config::Camera, timeout: Option<Duration>, report: &mut Report)
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|e| failed(e.into()))?;
     let mut last_resort = LastResort::new().map_err(failed)?;
     let Some(opened) = open(&camera, timeout, report, &signals, &mut last_resort)? else { return Ok(()) };
-    let desk = Arc::new(Desk::new(wake.as_fd().try_clone_to_owned().map(own_event).map_err(failed)?));
+    let own_wake = wake.as_fd().try_clone_to_owned().map(own_event).map_err(failed)?;
+    let desk = Arc::new(Desk::new(own_wake, &camera).map_err(failed)?);
     let end = |opened: Camera, last_resort: &mut LastResort| {
         // Should its driver keep it.
         last_resort.is_due_in(END);
+        desk.end(END / 2);
         sharing::end(&opened);
         opened.close();
     };
@@ -216,6 +218,7 @@ fn serve(camera: config::Camera, timeout: Option<Duration>, report: &mut Report)
         end(opened, &mut last_resort);
         return Err(error);
     }
+    desk.begin();
     if report.tell(json!({ "camlease": 1, "ok": true, "share": camera.name })).is_ok() {
         say(Level::Info, &camera.name, format_args!("{} is served", camera.uri));
         until_nobody_uses_it(&opened, &camera.name, &signals, &wake, &desk);

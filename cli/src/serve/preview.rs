@@ -19,6 +19,9 @@ use crate::capture::jpeg;
 use crate::capture::pixels::{Pixels, tight};
 use crate::signals::wait;
 
+/// What the preview's name has more than the camera's.
+pub const SUFFIX: &str = ".preview";
+
 /// How often it is looked whether somebody reads: as late may the first picture be, and the last look at the camera end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -72,11 +75,11 @@ impl Preview {
     /// Offers a preview of `shared:NAME`. That is attached to by a thread of the preview: this may be called where the
     /// camera's own requests are answered.
     pub fn start(name: &str, options: PreviewOptions) -> Result<Preview> {
-        let failed = |error| Error::system(format!("shared:{name}.preview"), error);
+        let failed = |error| Error::system(format!("shared:{name}{SUFFIX}"), error);
         // Until somebody looks, the camera may not stream: most have this shape.
         let size = (options.width, height_of(options.width, 4, 3));
         let share = ShareOptions {
-            name: format!("{name}.preview"),
+            name: format!("{name}{SUFFIX}"),
             readers: options.readers,
             history: HISTORY,
             ..ShareOptions::default()

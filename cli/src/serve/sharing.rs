@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use camlease::{Allowed, Camera, Commands, DropPolicy, FourCc, Map, Rate, ShareOptions, ShareStart, StreamRequest};
+use camlease::{
+    Allowed, Camera, Commands, DropPolicy, FourCc, LateAnswer, Map, Rate, ShareOptions, ShareStart, StreamRequest,
+};
 
 use super::channel::State;
 use super::config::{self, Drop, Start, Who};
@@ -40,7 +42,7 @@ pub fn options(config: &config::Camera, desk: Arc<Desk>) -> ShareOptions {
     }
 }
 
-fn allowed(who: &Who) -> Allowed {
+pub fn allowed(who: &Who) -> Allowed {
     match who {
         Who::Owner => Allowed::Owner,
         Who::Group(group) => Allowed::Group(*group),
@@ -54,6 +56,10 @@ struct AtTheDesk(Arc<Desk>);
 impl Commands for AtTheDesk {
     fn command(&self, verb: &str, request: &Map) -> Option<camlease::Result<Map>> {
         self.0.command(verb, request)
+    }
+
+    fn begin(&self, verb: &str, request: &Map, answer: LateAnswer) -> Option<LateAnswer> {
+        self.0.begin_command(verb, request, answer)
     }
 
     fn status(&self) -> Map {

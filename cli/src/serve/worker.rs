@@ -66,7 +66,7 @@ fn begin(name: &str, channel: RawFd) -> std::io::Result<Option<Worker>> {
         say(Level::Error, name, "no order came from the supervisor");
         return Ok(None);
     };
-    let desk = Arc::new(Desk::new(clone(&wake)?));
+    let desk = Arc::new(Desk::new(clone(&wake)?, &camera)?);
     let last_resort = LastResort::new()?;
     let (config, rules, told_trouble) = (*camera, supervision, None);
     Ok(Some(Worker { channel, signals, wake, config, rules, desk, last_resort, told_trouble }))
@@ -84,6 +84,8 @@ impl Worker {
             Ok(camera) => {
                 let end = self.serve(&camera);
                 self.limit_the_end();
+                // The camera is let go in order on a disk that hangs, too.
+                self.desk.end(self.rules.stop_grace / 2);
                 sharing::end(&camera);
                 camera.close();
                 end
@@ -111,7 +113,10 @@ impl Worker {
                 return opened.map_err(End::Failed);
             }
             self.beat(if opening.waits() { State::Waiting } else { State::Starting }, opening.age());
-            let end = self.rest(|worker, changed| worker.config = changed);
+            let end = self.rest(|worker, changed| {
+                worker.desk.change(&changed);
+                worker.config = changed;
+            });
             if let Some(end) = end {
                 self.limit_the_end();
                 opening.cancel();
@@ -126,9 +131,11 @@ impl Worker {
             return End::Failed(error);
         }
         say(Level::Info, &self.config.name, format_args!("{} is served", camera.identity().uri));
+        self.desk.begin();
         loop {
             let (state, age, trouble) = sharing::look(camera);
             self.tell_trouble(trouble);
+            self.desk.look();
             self.beat(state, age);
             let end = self.rest(|worker, changed| {
                 let controls_changed = worker.config.controls != changed.controls;
@@ -136,6 +143,7 @@ impl Worker {
                 if controls_changed {
                     worker.set_controls(camera);
                 }
+                worker.desk.change(&worker.config);
                 say(Level::Info, &worker.config.name, "changed while it goes on");
             });
             if let Some(end) = end {

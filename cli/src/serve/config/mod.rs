@@ -118,6 +118,8 @@ impl Default for Preview {
 /// `[camera.NAME.recording]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recording {
+    /// Begins with the camera; else by command.
+    pub on: bool,
     pub folder: PathBuf,
     pub format: Container,
     /// Of one file; 0: no bound, here and below.
@@ -300,7 +302,7 @@ fn read_camera<'i>(
         commanders: who(world, &table, "commanders"),
         priority: table.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).unwrap_or(0) as i32,
         max_bytes: table.bytes("max_bytes", BYTES_LEAST..=BYTES_MOST).unwrap_or(0),
-        preview: table.table("preview").map(|preview| read_preview(&preview)),
+        preview: table.table("preview").map(|preview| read_preview(&preview, &name)),
         recording: table.table("recording").map(|recording| read_recording(&recording)),
         name,
     };
@@ -322,7 +324,12 @@ fn read_controls(table: &Table<'_, '_>) -> Vec<Setting> {
     table.all().filter_map(|(key, _)| read(key)).collect()
 }
 
-fn read_preview(table: &Table<'_, '_>) -> Preview {
+fn read_preview(table: &Table<'_, '_>, camera: &str) -> Preview {
+    let most = NAME_MOST - super::preview::SUFFIX.len();
+    if camera.len() > most && camera.len() <= NAME_MOST {
+        let shared = format!("it is shared as CAMERA{}", super::preview::SUFFIX);
+        table.complain(format_args!("a camera with a preview has a name of at most {most} letters: {shared}"));
+    }
     let default = Preview::default();
     let preview = Preview {
         width: table.number("width", Number::new(16..=SIDE_MOST, "pixels")).map_or(default.width, |width| width as u32),
@@ -343,12 +350,13 @@ fn read_recording(table: &Table<'_, '_>) -> Recording {
     }
     let containers = [("mkv", Container::Mkv), ("y4m", Container::Y4m), ("raw", Container::Raw)];
     let recording = Recording {
+        on: table.flag("on").unwrap_or(false),
         folder: folder.unwrap_or_default(),
         format: table.choice("format", &containers).unwrap_or_default(),
         max_seconds: table.number("max_seconds", Number::new(1..=604_800, "seconds")).unwrap_or(0),
         max_bytes: table.bytes("max_bytes", BYTES_LEAST..=BYTES_MOST).unwrap_or(0),
         max_files: table.number("max_files", Number::new(1..=1_000_000, "files")).unwrap_or(0) as u32,
-        min_free: table.bytes("min_free", 0..=BYTES_MOST).unwrap_or(0),
+        min_free: table.bytes("min_free", 0..=BYTES_MOST).unwrap_or(super::record::MIN_FREE),
     };
     table.refuse_others();
     recording
@@ -420,6 +428,13 @@ fn refuse_same(source: &table::Source<'_>, cameras: &[(Camera, usize)]) {
         // A file is nobody's alone.
         let is_same =
             |other: &&&(Camera, usize)| !one.uri.starts_with("file:") && camera(&other.0.uri) == camera(&one.uri);
+        let shown = cameras.iter().find(|(other, _)| {
+            other.preview.is_some() && one.name.strip_suffix(super::preview::SUFFIX) == Some(other.name.as_str())
+        });
+        if let Some((other, _)) = shown {
+            let message = format!("the preview of camera.{} has this name already", other.name);
+            source.complain(*place, &format!("camera.{}", one.name), &message);
+        }
         if let Some((first, at)) = ordered[..index].iter().find(is_same) {
             let line = source.position(*at).0;
             let message = format!("camera.{} has this camera already (line {line})", first.name);
@@ -460,6 +475,7 @@ mod tests {
             max_bytes = "64MiB"
             preview = { width = 160, fps = 2.5, quality = 60 }
             [camera.front.recording]
+            on = true
             folder = "/var/lib/camlease"
             format = "y4m"
             max_seconds = 60
@@ -492,7 +508,7 @@ mod tests {
         assert_eq!(front.preview, Some(Preview { width: 160, fps: (2500, 1000), quality: 60 }));
         let recording = front.recording.as_ref().unwrap();
         assert_eq!((recording.max_bytes, recording.min_free), (1_000_000_000, 3 << 29));
-        assert_eq!((recording.format, recording.max_files), (Container::Y4m, 10));
+        assert_eq!((recording.format, recording.max_files, recording.on), (Container::Y4m, 10, true));
     }
 
     #[test]

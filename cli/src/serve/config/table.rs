@@ -222,6 +222,15 @@ impl<'a, 'i> Table<'a, 'i> {
         read
     }
 
+    pub fn flag(&self, key: &'static str) -> Option<bool> {
+        let (_, value) = self.take(key)?;
+        let read = value.get_ref().as_bool();
+        if read.is_none() {
+            self.refuse(key, value, "true or false");
+        }
+        read
+    }
+
     /// A control's value: a number, or true and false for 1 and 0.
     pub fn control_value(&self, key: &str) -> Option<i64> {
         let (_, value) = self.entry(key)?;

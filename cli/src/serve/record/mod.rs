@@ -1,6 +1,7 @@
 //! Recording a shared camera: one thread takes frames and makes pictures of them, another writes these to the disk, and
 //! between them is a bounded queue. Neither the camera nor another reader ever waits for either.
 
+pub mod archive;
 mod disk;
 mod folder;
 mod matroska;
@@ -20,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use camlease::{Camera, DropPolicy, Error, Event, Kind, OpenOptions, Result, StreamRequest};
+use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Map, Value, json};
 
 use crate::signals::wait;
@@ -42,6 +44,12 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long one attempt to open the camera may take: as long may a stop be late.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Of JPEGs that the camera does not make itself, 1 to 100.
+pub const QUALITY: u8 = 90;
+
+/// Bytes that a recording leaves free, where nothing else is configured.
+pub const MIN_FREE: u64 = 256 << 20;
 
 /// Frames that a reader may be behind while one is made a picture.
 const BUFFERS: u32 = 8;
@@ -89,11 +97,11 @@ impl Default for RecordOptions {
         RecordOptions {
             folder: PathBuf::from("."),
             container: Container::default(),
-            quality: 90,
+            quality: QUALITY,
             max_bytes: 0,
             max_seconds: 0,
             max_files: 0,
-            min_free: 256 << 20,
+            min_free: MIN_FREE,
         }
     }
 }
@@ -131,6 +139,8 @@ struct Progress {
     /// Why the recording has ended, if by itself.
     reason: Option<&'static str>,
     is_written: bool,
+    /// Nobody waits for the disk any more.
+    is_given_up: bool,
 }
 
 impl Recorder {
@@ -161,23 +171,33 @@ impl Recorder {
 
     /// Ends the recording: what was taken until now is written and the file made whole. Its last state.
     pub fn stop(&self) -> Map<String, Value> {
+        self.stop_within(STOP_PATIENCE)
+    }
+
+    /// The same, and the disk has so long to take what is left.
+    pub fn stop_within(&self, patience: Duration) -> Map<String, Value> {
         self.shared.stop.signal();
         self.shared.queue.close();
-        let (progress, late) = self
+        let (mut progress, _) = self
             .shared
             .ended
-            .wait_timeout_while(self.shared.progress(), STOP_PATIENCE, |progress| !progress.is_written)
+            .wait_timeout_while(self.shared.progress(), patience, |now| !now.is_written && !now.is_given_up)
             .unwrap_or_else(PoisonError::into_inner);
-        drop(progress);
-        if late.timed_out() {
+        if !progress.is_written && !progress.is_given_up {
             // The thread that writes cannot be ended: it ends by itself when the disk answers.
-            self.shared.queue.kill();
-            let seconds = STOP_PATIENCE.as_secs();
-            let mut progress = self.shared.progress();
-            let text = format!("{}: the disk did not take the rest within {seconds} s", progress.file.display());
+            progress.is_given_up = true;
+            let seconds = patience.as_secs_f32();
+            let text = format!("{}: the disk did not take the rest within {seconds:.1} s", progress.file.display());
             progress.error.get_or_insert(text);
+            self.shared.queue.kill();
         }
+        drop(progress);
         self.status()
+    }
+
+    /// Whether files are written, or may be.
+    pub fn is_on(&self) -> bool {
+        !self.shared.progress().is_written
     }
 
     pub fn status(&self) -> Map<String, Value> {
@@ -216,6 +236,8 @@ impl Shared {
 /// A thread that the camera's own threads go before, where the processors are busy.
 pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let in_background = move || {
+        // A file that may not grow further (RLIMIT_FSIZE) is an error, and not this process's end.
+        let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
         // SAFETY: numbers only; 0 is the calling thread.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
         work();
@@ -284,6 +306,8 @@ fn failed(path: &Path, error: std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT) => Error::new(Kind::Io, format!("{}: the disk is full", path.display()))
             .hint("make room, or set max_files or min_free"),
+        Some(libc::EFBIG) => Error::new(Kind::Io, format!("{}: it may not grow further", path.display()))
+            .hint("raise the limit of this process's files (LimitFSIZE, ulimit -f), or set max_bytes"),
         _ => Error::system(format!("{}: writing it", path.display()), error),
     }
 }
