@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -585,6 +586,35 @@ fn several_threads_wait_on_one_reader() {
     let mut got = got.into_inner().unwrap();
     got.sort_unstable();
     assert!(got.iter().copied().eq(0..got.len() as u64), "each frame once: {got:?}");
+}
+
+#[test]
+fn few_slots_take_turns_while_readers_keep_up() {
+    let name = unique("share-turns");
+    let publisher = made(&name);
+    let publish = |sequence| assert!(publisher.publish(&[&[1; 8]], sequence, 1, false));
+    let (quick, late) = (reader(&name), reader(&name));
+    quick.start(&in_order()).unwrap();
+    let mut places = HashSet::new();
+    for sequence in 0..100 {
+        publish(sequence);
+        let frame = next(&quick);
+        assert_eq!(frame.sequence(), sequence);
+        places.insert(frame.data(0).as_ptr() as usize);
+    }
+    assert!(places.len() <= 3, "the frames lay in {} places", places.len());
+    // One who is late has what is kept for such readers, whatever the others have seen of it.
+    late.start(&in_order()).unwrap();
+    publish(100);
+    let first = next(&late).sequence();
+    assert!([99, 100].contains(&first), "{first}");
+    for sequence in 101..104 {
+        publish(sequence);
+    }
+    let seen: Vec<u64> = (0..4).map(|_| next(&quick).sequence()).collect();
+    assert_eq!(seen, [100, 101, 102, 103]);
+    let missed: Vec<u64> = (first..103).map(|_| next(&late).sequence()).collect();
+    assert_eq!(missed, (first + 1..104).collect::<Vec<_>>());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Closing, Epoll, Event, Fd, Heard, Timer, monotonic_ns};
+use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
@@ -271,7 +271,7 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    bell: Heard,
+    bell: Ear,
     /// The bell will be rung for the next frame. While nobody has waited on it since, it is readable then.
     is_armed: bool,
     is_rung: bool,
@@ -432,7 +432,7 @@ impl Attached {
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let bell = Heard::from_fd(bell);
+        let bell = Ear::from_fd(bell);
         self.leave();
         self.ready.as_ref().map_or(Ok(()), |ready| ready.add_edges(bell.fd())).map_err(failed)?;
         // SAFETY: a struct of atomics.

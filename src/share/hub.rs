@@ -296,6 +296,10 @@ impl Hub {
         state.expel(&self.name, &self.results);
         let State { generation, readers, dropped, .. } = &mut *state;
         let generation = generation.as_mut()?;
+        let in_order =
+            readers.iter().filter(|reader| reader.mode.in_order).filter_map(|reader| reader.attached.as_ref());
+        let read = in_order.map(|attached| attached.control().faring().reached).min();
+        generation.writer.are_read(read.unwrap_or(u64::MAX));
         let ring = generation.ring.clone();
         let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, || held(readers));
         *dropped += u64::from(slot.is_none());
@@ -620,14 +624,14 @@ const OWN_FILES: usize = 3;
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let (bell, heard) = Bell::pair()?;
+        let bell = Bell::new()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        let mut files = vec![&generation.file, &control_file, heard.as_fd()];
+        let mut files = vec![&generation.file, &control_file, bell.ear()];
         files.extend(&generation.lent);
         reader.socket.send(&wire::to_line(message), &files)?;
         Ok::<_, std::io::Error>(Attached { control, bell })
