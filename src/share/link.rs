@@ -10,12 +10,12 @@ use serde_json::json;
 use super::wire::{self, Map, map, number};
 use super::{KEY, filing};
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Fd, MessageSocket, poll, readable};
+use crate::kernel::{self, Fd, MessageSocket, PASSED_MOST, poll, readable};
 use crate::lease::{self, Found, Users};
 use crate::policy;
 
 /// Descriptors that come with a message.
-pub type Passed = [Option<Fd>; 3];
+pub type Passed = Vec<Fd>;
 
 /// A camera that somebody shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Link {
     /// What came next, without waiting.
     pub fn news(&self) -> News {
         let mut room = vec![0; policy::ANSWER_MOST];
-        let received = self.socket.receive_with(&mut room).or_else(|error| match error.kind() {
+        let received = self.socket.receive_with::<PASSED_MOST>(&mut room).or_else(|error| match error.kind() {
             // It hung up before it had read all. That comes first; what it said before, why perhaps, is still to be read.
             ErrorKind::ConnectionReset => self.socket.receive_with(&mut room),
             _ => Err(error),
@@ -137,7 +137,7 @@ impl Link {
         match received {
             Ok((0, _)) => News::Gone,
             Ok((length, passed)) => match wire::parse(&room[..length]) {
-                Some(message) => News::Message(message, passed),
+                Some(message) => News::Message(message, passed.into_iter().map_while(|fd| fd).collect()),
                 None => News::Gone,
             },
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => News::Nothing,
