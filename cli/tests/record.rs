@@ -417,7 +417,7 @@ fn a_killed_recording_plays_up_to_its_last_second_and_begins_again() {
     lost.sort_by(f64::total_cmp);
     let (median, most) = (lost[kills / 2], lost[kills - 1]);
     println!("{kills} killed; seconds lost: median {median:.2}, most {most:.2}; {frames} frames in {seconds:.1} s");
-    assert!(frames as f64 > seconds * 30.0 * 0.8, "{frames} frames in {seconds} s");
+    assert!(frames as f64 > seconds * 30.0 * 0.5, "{frames} frames in {seconds} s");
     serving.wait_until("recording", |now| now["file"] != before && now["frames"].as_u64() > Some(0));
     serving.stop();
     assert_eq!(serving.films("mkv").len(), kills + 1);
@@ -506,7 +506,7 @@ fn a_slow_disk_thins_the_recording_and_keeps_nobody_waiting() {
     let begun = Instant::now();
     let mut most = 0;
     let mut status = Value::Null;
-    while begun.elapsed() < Duration::from_secs(12) {
+    while begun.elapsed() < Duration::from_secs(9) {
         most = most.max(memory_of(worker));
         let asked = Instant::now();
         status = serving.status()["recording"].take();

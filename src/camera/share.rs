@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::frame::Frame;
 use crate::share::wire::Map;
-use crate::share::{Feed, Share, ShareInfo, ShareOptions};
+use crate::share::{Feed, Lending, Share, ShareInfo, ShareOptions};
 use crate::{fork, policy, signals, timed};
 
 impl Camera {
@@ -129,6 +129,16 @@ impl Feed for Shared {
         let format = self.start(request)?;
         self.tell_sharing(true);
         Ok(format)
+    }
+
+    fn may_lend(&self) -> bool {
+        self.with_device(|device| Ok(device.may_export())).unwrap_or(false)
+    }
+
+    fn lend(&self) -> Option<Lending> {
+        let running = self.lock_stream().ok()?;
+        let buffers = running.stream.as_ref()?.export();
+        (!buffers.is_empty()).then(|| Lending { buffers, round: self.round.load(Ordering::Relaxed) })
     }
 
     fn end(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::frame::Frame;
-use crate::kernel::MessageSocket;
+use crate::kernel::{Fd, MessageSocket};
 use crate::lease::{self, Filing, Sign, Users};
 use crate::worker::Worker;
 use crate::{fork, policy, timed};
@@ -49,6 +49,9 @@ pub struct ShareOptions {
     pub history: u32,
     /// Most bytes of memory for frames; 0 for 512 MiB. It is taken as readers hold frames.
     pub max_bytes: u64,
+    /// Readers read the driver's own buffers where they can do so cheaply and nobody but this user and root may read;
+    /// else, and where too few are left with the driver, each frame is copied once.
+    pub lend: bool,
     /// Commands beyond the library's own.
     pub commands: Option<Arc<dyn Commands>>,
 }
@@ -63,6 +66,7 @@ impl Default for ShareOptions {
             start: ShareStart::OnDemand,
             history: 0,
             max_bytes: 0,
+            lend: true,
             commands: None,
         }
     }
@@ -156,10 +160,21 @@ pub trait Feed: Send + Sync {
     fn control(&self, id: u32) -> Result<i64>;
     fn set_control(&self, id: u32, value: i64) -> Result<()>;
     fn begin(&self, request: &StreamRequest) -> Result<StreamFormat>;
+    /// Whether readers could read the buffers of a stream themselves. Asked before it begins.
+    fn may_lend(&self) -> bool;
+    /// The buffers of the stream that has begun, where readers can.
+    fn lend(&self) -> Option<Lending>;
     fn end(&self) -> Result<()>;
     fn next(self: Arc<Self>, timeout: Duration) -> Result<Frame>;
     /// Gets the camera back that is gone, for that reason, or was handed over.
     fn recover(self: Arc<Self>, reason: &Error, timeout: Duration) -> Result<()>;
+}
+
+/// The buffers of one stream, for readers to map: by their index, one file for each plane.
+pub struct Lending {
+    pub buffers: Vec<Vec<Fd>>,
+    /// Which start it is: a frame of another one is in another buffer.
+    pub round: u64,
 }
 
 /// What a share's name is filed under.
@@ -295,7 +310,7 @@ impl Publisher {
             ..Identity::default()
         };
         let share = Share::begin(options, identity, None)?;
-        share.hub.begin_generation(format)?;
+        share.hub.begin_generation(format, Vec::new())?;
         share.set_streaming(true);
         Ok(Publisher { share, publishing: Mutex::default() })
     }
@@ -318,7 +333,7 @@ impl Publisher {
                 .hint("share it by another name in this process"));
         }
         let _one = timed::lock(&self.publishing);
-        self.share.hub.begin_generation(format)
+        self.share.hub.begin_generation(format, Vec::new()).map(drop)
     }
 
     pub fn info(&self) -> ShareInfo {
