@@ -104,7 +104,9 @@ impl Event {
     }
 
     pub fn clear(&self) {
-        drain(self.0.number());
+        let mut count = 0u64;
+        // SAFETY: room for eight bytes; one read takes the whole count.
+        unsafe { libc::read(self.0.number(), (&raw mut count).cast(), 8) };
     }
 
     /// Whether it belongs to this process, and not to a parent of it.
@@ -119,63 +121,51 @@ impl Event {
 
 /// A bell that this process rings and another one hears: what was rung is readable there until it is cleared.
 ///
-/// A pipe, whose ends are open files of their own. Of an eventfd both would have the same one, and a reader that takes
-/// O_NONBLOCK off it and fills it stops the other in its next write. A socket that is passed may have to wait until the
-/// kernel has looked through all sockets that others pass.
+/// Nothing that the other does may hold up a ring. Of an eventfd both would have the same open file, and who takes
+/// O_NONBLOCK off it and fills it stops the other in its next write; who reads a pipe into memory of which the kernel has
+/// to wait for the pages keeps the pipe locked meanwhile; a socket that is passed may have to wait until the kernel has
+/// looked through all sockets that others pass. So the other gets an epoll over an eventfd, by which nothing can be done
+/// to that.
 #[derive(Debug)]
 pub struct Bell {
-    rope: Fd,
-    /// Kept here, too: a write to a pipe that nobody reads is a SIGPIPE.
-    ear: Fd,
+    rope: Event,
+    ear: Epoll,
 }
 
 impl Bell {
     pub fn new() -> std::io::Result<Bell> {
-        let mut ends = [-1; 2];
-        fork::undisturbed(|| {
-            // SAFETY: room for two descriptors.
-            check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-            let enter = |number| fork::enter(number).map(|entered| Fd { number, entered, epoch: fork::epoch() });
-            let [ear, rope] = ends.map(enter);
-            let bell = Bell { rope: rope?, ear: ear? };
-            // A page is more than enough. A user has only so much memory for pipes.
-            // SAFETY: no pointers.
-            unsafe { libc::fcntl(bell.rope.number(), libc::F_SETPIPE_SZ, crate::policy::PAGE) };
-            Ok(bell)
-        })
+        let (rope, ear) = (Event::new()?, Epoll::new()?);
+        // It is never read: what is heard are its edges.
+        ear.add_edges(rope.fd())?;
+        Ok(Bell { rope, ear })
     }
 
     /// The end that is for the other process.
     pub fn ear(&self) -> &Fd {
-        &self.ear
+        &self.ear.0
     }
 
     pub fn ring(&self) {
-        if self.rope.is_own() {
-            // SAFETY: one byte. Where there is no room for it, the other end is readable already.
-            unsafe { libc::write(self.rope.number(), [0u8].as_ptr().cast(), 1) };
-        }
+        self.rope.signal();
     }
 }
 
 /// The end of a bell that another process rings.
 #[derive(Debug)]
-pub struct Ear(Fd);
+pub struct Ear(Epoll);
 
 impl Ear {
     pub fn from_fd(fd: Fd) -> Ear {
-        Ear(fd)
+        Ear(Epoll(fd))
     }
 
-    /// False when nobody will ring any more: it is readable for ever then.
-    pub fn clear(&self) -> bool {
-        let mut rung = [0u8; 64];
-        // SAFETY: room for as many bytes.
-        unsafe { libc::read(self.fd(), rung.as_mut_ptr().cast(), rung.len()) != 0 }
+    pub fn clear(&self) {
+        // One that is no bell's is deaf.
+        let _ = self.0.wait(Some(Duration::ZERO));
     }
 
     pub fn fd(&self) -> RawFd {
-        self.0.number()
+        self.0.fd()
     }
 }
 
@@ -219,7 +209,16 @@ impl Epoll {
     }
 
     pub fn add(&self, fd: RawFd) -> std::io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        self.add_for(fd, libc::EPOLLIN)
+    }
+
+    /// A member of which a wait takes notice once each time that it becomes readable.
+    pub fn add_edges(&self, fd: RawFd) -> std::io::Result<()> {
+        self.add_for(fd, libc::EPOLLIN | libc::EPOLLET)
+    }
+
+    fn add_for(&self, fd: RawFd, events: i32) -> std::io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
         // SAFETY: a valid event.
         check(unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_ADD, fd, &mut event) })
     }
@@ -534,7 +533,7 @@ impl MessageSocket {
 }
 
 /// Most descriptors that go with one message.
-const PASSED_MOST: usize = 40;
+pub const PASSED_MOST: usize = 40;
 
 /// Room for one control message with that many descriptors.
 #[repr(align(8))]

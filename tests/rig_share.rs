@@ -151,7 +151,7 @@ fn is_whole_jpeg(frame: &Frame) -> bool {
 /// while. All who take all get the same frames, byte by byte, and none is lost.
 #[track_caller]
 fn ten_readers(uri: &str, fourcc: &str, is_whole: impl Fn(&Frame) -> bool + Sync) -> BTreeMap<u64, Seen> {
-    const FRAMES: usize = 45;
+    const FRAMES: usize = 25;
     let name = format!("ten-{}", std::process::id());
     let camera = open(uri, 0);
     share(&camera, &name, stream(fourcc));

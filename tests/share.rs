@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -205,6 +207,53 @@ fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
         let holds: Vec<_> = status["readers"].as_array().unwrap().iter().map(|reader| &reader["hold"]).collect();
         assert_eq!(holds, vec![&json!(4); 10]);
     }
+}
+
+/// A process whose answers take their time.
+struct Slow;
+
+impl Commands for Slow {
+    fn command(&self, verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
+        (verb == "nap").then(|| {
+            std::thread::sleep(Duration::from_millis(250));
+            Ok(Map::new())
+        })
+    }
+
+    fn status(&self) -> Map {
+        Map::new()
+    }
+}
+
+#[test]
+fn a_reader_finds_back_to_a_process_that_answers_late() {
+    let name = unique("share-late");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let here = reader(&name);
+    here.start(&in_order()).unwrap();
+    next(&here);
+    camera.close();
+    let gone = (0..100).find_map(|_| here.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected);
+    let camera = Camera::open(&format!("virtual:{name}?width=64&height=48&fps=100"), OpenOptions::default()).unwrap();
+    let commands: Option<Arc<dyn Commands>> = Some(Arc::new(Slow));
+    camera.share(ShareOptions { name: name.clone(), commands, ..ShareOptions::default() }).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            // There is always somebody whom it is answering.
+            scope.spawn(|| {
+                let nagging = reader(&name);
+                while !over.load(Ordering::SeqCst) {
+                    ask(&nagging, json!({ "do": "nap" })).unwrap();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(next_after_a_gap(&here))));
+        over.store(true, Ordering::SeqCst);
+        assert!(back.is_ok());
+    });
 }
 
 #[test]
@@ -427,6 +476,145 @@ fn frames_that_a_host_makes_are_shared_too() {
     let gone = reads.next_frame(SECONDS).err().unwrap();
     assert_eq!(gone.kind(), Kind::Disconnected);
     assert_eq!(small.data(0), [9; 5]);
+}
+
+/// What a host's own loop sees.
+fn is_readable(camera: &Camera, within_ms: i32) -> bool {
+    let mut fd = libc::pollfd { fd: camera.fd().unwrap(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&mut fd, 1, within_ms) == 1 }
+}
+
+/// Whether the descriptor was readable where there is no frame: it is not after it was looked for in vain.
+fn is_readable_for_nothing(camera: &Camera) -> bool {
+    let readable = is_readable(camera, 0);
+    if readable {
+        assert_eq!(camera.next_frame(Some(Duration::ZERO)).err().map(|error| error.kind()), Some(Kind::Timeout));
+        assert!(!is_readable(camera, 0), "it stays readable");
+    }
+    readable
+}
+
+/// A share whose frames the test makes when it wants.
+fn made(name: &str) -> Publisher {
+    let format = StreamFormat {
+        width: 4,
+        height: 2,
+        fourcc: FourCc::new(b"GREY"),
+        rate: Rate::new(30, 1),
+        stride: 4,
+        planes: vec![(4, 8)],
+        buffers: 0,
+    };
+    Publisher::new(ShareOptions { name: name.to_owned(), ..ShareOptions::default() }, &format).unwrap()
+}
+
+#[test]
+fn the_descriptor_is_readable_while_there_are_frames() {
+    let name = unique("share-fd");
+    let publisher = made(&name);
+    let publish = |sequence| assert!(publisher.publish(&[&[1; 8]], sequence, 1, false));
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    // Once for the answer to the start, which comes behind the first memory.
+    let mut for_nothing = u32::from(is_readable_for_nothing(&reads));
+    let mut sequence = 0;
+    // Frames are taken without waiting, with a wait that has nothing to wait for, and with one that sleeps: whatever
+    // came before, the descriptor tells of frames, and of none where there are none.
+    for round in 0..100 {
+        for _ in 0..=round % 3 {
+            publish(sequence);
+            sequence += 1;
+        }
+        for left in (0..=round % 3).rev() {
+            assert!(is_readable(&reads, 5000), "round {round}, {left} more");
+            let timeout = if (round / 3 + left) % 2 == 0 { Duration::ZERO } else { Duration::from_secs(5) };
+            let frame = reads.next_frame(Some(timeout)).unwrap();
+            assert_eq!(frame.sequence() + left, sequence - 1);
+        }
+        for_nothing += u32::from(is_readable_for_nothing(&reads));
+        assert!(for_nothing <= 1, "round {round}: all were taken");
+        if round % 2 == 0 {
+            std::thread::scope(|scope| {
+                let waits = scope.spawn(|| next(&reads).sequence());
+                std::thread::sleep(Duration::from_millis(round / 10)); // asleep by then, or not yet
+                publish(sequence);
+                assert_eq!(waits.join().unwrap(), sequence);
+            });
+            sequence += 1;
+            // The wait may have found the frame before it was told of it: then it is told once more.
+            is_readable_for_nothing(&reads);
+        }
+    }
+    assert_eq!(reads.next_frame(Some(Duration::ZERO)).err().unwrap().kind(), Kind::Timeout);
+}
+
+#[test]
+fn several_threads_wait_on_one_reader() {
+    let name = unique("share-threads");
+    let publisher = made(&name);
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    let ended = AtomicBool::new(false);
+    let got = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::SeqCst) {
+                    // Without an end: a wake-up that is lost holds up the test.
+                    let frame = reads.next_frame(SECONDS).unwrap();
+                    got.lock().unwrap().push(frame.sequence());
+                }
+            });
+        }
+        for round in 0..200 {
+            let burst = 1 + round % 3;
+            let before = got.lock().unwrap().len();
+            for at in 0..burst {
+                assert!(publisher.publish(&[&[1; 8]], (before + at) as u64, 1, false));
+            }
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while got.lock().unwrap().len() < before + burst {
+                assert!(Instant::now() < deadline, "round {round}: a frame is there, and threads sleep");
+                std::thread::yield_now();
+            }
+        }
+        ended.store(true, Ordering::SeqCst);
+        let before = got.lock().unwrap().len() as u64;
+        (0..3).for_each(|more| assert!(publisher.publish(&[&[1; 8]], before + more, 1, false)));
+    });
+    let mut got = got.into_inner().unwrap();
+    got.sort_unstable();
+    assert!(got.iter().copied().eq(0..got.len() as u64), "each frame once: {got:?}");
+}
+
+#[test]
+fn few_slots_take_turns_while_readers_keep_up() {
+    let name = unique("share-turns");
+    let publisher = made(&name);
+    let publish = |sequence| assert!(publisher.publish(&[&[1; 8]], sequence, 1, false));
+    let (quick, late) = (reader(&name), reader(&name));
+    quick.start(&in_order()).unwrap();
+    let mut places = HashSet::new();
+    for sequence in 0..100 {
+        publish(sequence);
+        let frame = next(&quick);
+        assert_eq!(frame.sequence(), sequence);
+        places.insert(frame.data(0).as_ptr() as usize);
+    }
+    assert!(places.len() <= 3, "the frames lay in {} places", places.len());
+    // One who is late has what is kept for such readers, whatever the others have seen of it.
+    late.start(&in_order()).unwrap();
+    publish(100);
+    let first = next(&late).sequence();
+    assert!([99, 100].contains(&first), "{first}");
+    for sequence in 101..104 {
+        publish(sequence);
+    }
+    let seen: Vec<u64> = (0..4).map(|_| next(&quick).sequence()).collect();
+    assert_eq!(seen, [100, 101, 102, 103]);
+    let missed: Vec<u64> = (first..103).map(|_| next(&late).sequence()).collect();
+    assert_eq!(missed, (first + 1..104).collect::<Vec<_>>());
 }
 
 #[test]

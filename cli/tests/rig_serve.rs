@@ -182,7 +182,7 @@ fn frame_again(camera: &Camera) -> (Frame, Vec<Kind>) {
 /// Three of the library in this process, four programs in C, three commands.
 #[track_caller]
 fn ten_readers(name: &str) {
-    const FRAMES: usize = 40;
+    const FRAMES: usize = 25;
     let begun = Instant::now();
     let mut programs: Vec<_> = (0..4).map(|_| reader_elsewhere(name)).collect();
     for program in &mut programs {

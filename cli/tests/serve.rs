@@ -456,6 +456,23 @@ fn a_driver_that_hangs_is_seen_and_its_process_replaced() {
 }
 
 #[test]
+fn a_camera_that_is_unplugged_comes_back_to_its_readers() {
+    let name = unique("serve-unplug");
+    let camera = camera("serve-unplug") + "?fps=100&unplug=20&return=200";
+    let mut serving = Serving::start_for_all("serve-unplug", &named(&name, &camera, ""));
+    let pid = serving.served(&name);
+    let reader = reader(&name);
+    for _ in 0..50 {
+        next(&reader);
+    }
+    serving.line("was unplugged");
+    assert!(lives(pid));
+    assert_eq!(serving.count("started (pid"), 1, "no process failed");
+    drop(reader);
+    serving.stop();
+}
+
+#[test]
 fn a_camera_streams_on_demand_or_always() {
     let (demand, always) = (unique("serve-demand"), unique("serve-always"));
     let config = named(&demand, &camera("serve-demand"), "")

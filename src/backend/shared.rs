@@ -17,7 +17,7 @@ use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
-use crate::share::memory::{Mapping, is_for_good};
+use crate::share::memory::{Mapping, is_drivers, is_for_good, mark_reading};
 use crate::share::ring::{self, Reader, Taken};
 use crate::share::spawn::{Spawned, Wanted};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
@@ -249,10 +249,12 @@ struct Attached {
     ring: Option<Ring>,
     /// Counts rings: a frame belongs to one of them.
     rings: u16,
-    /// The ring's bell, the link, the event of this end, and the timer while the process is away.
-    ready: Epoll,
+    /// What the ring's bell, the link, the event of this end, and the timer while the process is away, are watched by.
+    ready: Option<Arc<Epoll>>,
     /// A frame is there though the bell was not rung for it.
     here: Event,
+    /// That was signalled.
+    is_here: bool,
     retry: Timer,
     /// A process that was started to share the camera again, and when.
     spawned: Option<(Option<Spawned>, Instant)>,
@@ -270,8 +272,13 @@ struct Ring {
     header: Mapping,
     control: Mapping,
     bell: Ear,
+    /// The bell will be rung for the next frame. While nobody has waited on it since, it is readable then.
+    is_armed: bool,
+    is_rung: bool,
     reader: Reader,
     geometry: Geometry,
+    /// The driver's buffers that are slots, one file for each plane.
+    lent: Vec<Fd>,
     /// Mapped when a frame came in them first.
     buffers: Vec<Option<Arc<Buffer>>>,
     /// The reader holds as many as it may, and is not to be woken before it gives one back.
@@ -284,24 +291,35 @@ impl Ring {
         unsafe { self.header.atomics() }
     }
 
-    fn control(&self) -> &ring::Control {
-        // SAFETY: a struct of atomics.
-        unsafe { self.control.atomics() }
-    }
-
     fn buffer(&mut self, slot: usize) -> Result<Arc<Buffer>> {
         let place = &mut self.buffers[slot];
         if let Some(buffer) = place {
             return Ok(buffer.clone());
         }
-        let planes: Vec<(i64, usize)> = (0..self.geometry.planes.len())
-            .map(|plane| self.geometry.plane(slot, plane))
-            .map(|(at, length)| (at as i64, length))
-            .collect();
-        let buffer = Buffer::map(self.file.number(), &planes)
-            .map_err(|e| Error::system("mapping the frames of a shared camera", e))?;
+        let of_memory = |plane| {
+            let (at, length) = self.geometry.plane(slot, plane);
+            (self.file.number(), at as i64, length)
+        };
+        let lent = lent_files(&self.lent, &self.geometry, slot);
+        let of_driver = |plane: usize| (lent[plane].number(), 0, self.geometry.planes[plane].1);
+        let all = 0..self.geometry.planes.len();
+        let planes: Vec<_> = if lent.is_empty() { all.map(of_memory).collect() } else { all.map(of_driver).collect() };
+        let buffer = Buffer::map(&planes).map_err(|e| Error::system("mapping the frames of a shared camera", e))?;
         Ok(place.insert(buffer).clone())
     }
+
+    /// Tells the driver whose buffer a slot is that its bytes are read now, or were.
+    fn mark_reading(&self, slot: usize, begins: bool) -> Result<()> {
+        let files = lent_files(&self.lent, &self.geometry, slot);
+        let marked = files.iter().try_for_each(|file| mark_reading(file, begins));
+        marked.map_err(|e| Error::system("reading the frames of a shared camera (DMA_BUF_IOCTL_SYNC)", e))
+    }
+}
+
+/// The files of a slot that is a driver's buffer; none of another.
+fn lent_files<'a>(lent: &'a [Fd], geometry: &Geometry, slot: usize) -> &'a [Fd] {
+    let planes = geometry.planes.len();
+    slot.checked_sub(geometry.slots).map_or(&[], |at| &lent[at * planes..][..planes])
 }
 
 impl Drop for Ring {
@@ -314,9 +332,7 @@ impl Drop for Ring {
 impl Attached {
     fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
         let failed = |e| Error::system(format!("{}: creating its descriptors", source.uri), e);
-        let (ready, here) = (Epoll::new().map_err(failed)?, Event::new().map_err(failed)?);
-        let retry = Timer::new().map_err(failed)?;
-        ready.add(retry.fd()).and_then(|()| ready.add(here.fd())).map_err(failed)?;
+        let (here, retry) = (Event::new().map_err(failed)?, Timer::new().map_err(failed)?);
         let attachment = Attachment {
             mode: wire::mode_of(request.drop_policy, source.every, source.interval_ns),
             hold: request.buffers,
@@ -330,8 +346,9 @@ impl Attached {
             link: None,
             ring: None,
             rings: 0,
-            ready,
+            ready: None,
             here,
+            is_here: false,
             retry,
             spawned: None,
             trouble: None,
@@ -368,7 +385,8 @@ impl Attached {
 
     /// Asks for frames over a new link. Their memory comes later.
     fn attach(&mut self, link: Link) -> Result<()> {
-        self.ready.add(link.fd()).map_err(|e| Error::system(format!("{}: watching it", self.source.uri), e))?;
+        let watched = self.ready.as_ref().map_or(Ok(()), |ready| ready.add(link.fd()));
+        watched.map_err(|e| Error::system(format!("{}: watching it", self.source.uri), e))?;
         self.leave();
         self.link.insert(link).send(wire::of_attachment(&self.attachment)).map(drop)
     }
@@ -392,39 +410,55 @@ impl Attached {
     }
 
     /// Goes over to a new ring.
-    fn enter(&mut self, message: &Map, [file, control, bell]: Passed) -> Result<()> {
+    fn enter(&mut self, message: &Map, passed: Passed) -> Result<()> {
         let uri = &self.source.uri.clone();
-        let (Some(file), Some(control), Some(bell)) = (file, control, bell) else { return Err(unreadable(uri)) };
+        let mut passed = passed.into_iter();
+        let (Some(file), Some(control), Some(bell)) = (passed.next(), passed.next(), passed.next()) else {
+            return Err(unreadable(uri));
+        };
+        let lent: Vec<Fd> = passed.collect();
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
+        if lent.len() < generation.geometry.files() {
+            let cause = std::io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(Error::system(format!("{uri}: receiving its buffers"), cause)
+                .hint("close some descriptors, or raise the limit (ulimit -n)"));
+        }
         // Memory that somebody could cut off beneath this process would kill it.
-        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_for_good(&file) || !is_for_good(&control) {
+        let is_sound = is_for_good(&file) && is_for_good(&control) && lent.iter().all(is_drivers);
+        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_sound {
             return Err(unreadable(uri));
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
         let bell = Ear::from_fd(bell);
         self.leave();
-        self.ready.add(bell.fd()).map_err(failed)?;
+        self.ready.as_ref().map_or(Ok(()), |ready| ready.add_edges(bell.fd())).map_err(failed)?;
         // SAFETY: a struct of atomics.
         let reader =
-            Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.slots, generation.quota);
-        let buffers = vec![None; generation.geometry.slots];
+            Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.all(), generation.quota);
+        let buffers = vec![None; generation.geometry.all()];
         let geometry = generation.geometry;
-        self.ring = Some(Ring { file, header, control, bell, reader, geometry, buffers, is_full: false });
+        let (is_armed, is_rung, is_full) = (false, false, false);
+        self.ring =
+            Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, lent, buffers, is_full });
         self.rings = self.rings.wrapping_add(1);
         self.format = generation.format;
         self.is_reformatted = true;
         self.trouble = None;
-        self.arm(false);
+        self.arm(Woken::ByNobody);
         Ok(())
     }
 
     fn leave(&mut self) {
         if let Some(ring) = self.ring.take() {
-            self.ready.remove(ring.bell.fd());
+            self.forget(ring.bell.fd());
         }
+    }
+
+    fn forget(&self, fd: RawFd) {
+        self.ready.iter().for_each(|ready| ready.remove(fd));
     }
 
     /// The process is gone. Frames that are out stay as they are: nobody writes them any more.
@@ -439,10 +473,10 @@ impl Attached {
     /// Frames will not come over this link any more: a new one is tried a little later.
     fn refused(&mut self, why: &Error) {
         if let Some(link) = self.link.take() {
-            self.ready.remove(link.fd());
+            self.forget(link.fd());
         }
         if let Some(ring) = &self.ring {
-            self.ready.remove(ring.bell.fd());
+            self.forget(ring.bell.fd());
         }
         self.trouble = Some(why.clone());
         self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
@@ -452,8 +486,8 @@ impl Attached {
     fn return_to(&mut self) {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
-        let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        match link.and_then(|(link, _)| self.attach(link)) {
+        // The answers are not waited for: where processors are scarce, they come later than a host would wait here.
+        match Link::greet(name, reader, *monitor).and_then(|(link, _)| self.attach(link)) {
             Ok(()) => self.spawned = None,
             Err(error) => {
                 log::debug!("{error}");
@@ -470,9 +504,13 @@ impl Attached {
     fn spawn(&mut self) {
         let Some(camera) = &self.source.camera else { return };
         if let Some((spawned, at)) = &mut self.spawned {
-            let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
-            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
-            if at.elapsed() < policy::SHARE_RESPAWN {
+            if let Some(said) = spawned.as_mut().and_then(Spawned::report) {
+                said.unwrap_or_else(|error| log::info!("{}: {error}", camera.uri));
+                *spawned = None;
+            }
+            // One that has not said how it went is on its way: its start takes time where processors are scarce.
+            let patience = if spawned.is_some() { policy::SHARE_SPAWN } else { policy::SHARE_RESPAWN };
+            if at.elapsed() < patience {
                 return;
             }
         }
@@ -494,12 +532,13 @@ impl Attached {
             }
             Taken::Nothing => return Ok(None),
         };
-        let buffer = match ring.buffer(slot) {
+        let buffer = match ring.buffer(slot).and_then(|buffer| ring.mark_reading(slot, true).map(|()| buffer)) {
             Ok(buffer) => buffer,
             Err(error) => {
                 let control = &ring.control;
                 // SAFETY: a struct of atomics.
                 ring.reader.release(unsafe { control.atomics() }, slot);
+                self.arm(Woken::ByNobody); // frames go on
                 return Err(error);
             }
         };
@@ -514,22 +553,58 @@ impl Attached {
         }))
     }
 
-    /// Has the descriptor be readable when there is a frame, and not before.
-    fn arm(&mut self, got_one: bool) {
-        let Some(ring) = &self.ring else { return self.here.clear() };
-        // While the writer has not taken notice of the wait, it has not signalled. It may be about to: then the descriptor
-        // is readable once for nothing.
-        if !got_one || !ring.control().waits() {
-            if !ring.bell.clear() {
-                self.ready.remove(ring.bell.fd());
-            }
-            self.here.clear();
+    /// Has whoever watches be told when there is a frame, and not before.
+    fn arm(&mut self, woken: Woken) {
+        let pending = match &self.ring {
+            Some(ring) => !ring.is_full && ring.reader.behind(ring.header()) > 0,
+            None => return self.tell_here(false),
+        };
+        // Several threads may wait: while frames are there, none of them sleeps.
+        self.tell_here(pending);
+        let Some(ring) = &mut self.ring else { return };
+        // SAFETY: structs of atomics.
+        let (header, control): (&ring::Header, &ring::Control) =
+            unsafe { (ring.header.atomics(), ring.control.atomics()) };
+        if ring.is_armed && !control.waits() {
+            (ring.is_armed, ring.is_rung) = (false, true);
         }
-        let (header, control) = (ring.header(), ring.control());
-        if !ring.is_full && !ring.reader.wait(header, control) && ring.reader.behind(header) > 0 {
-            self.here.signal(); // it came meanwhile
+        match woken {
+            Woken::ByWait => ring.is_rung = false,
+            // The writer took notice of a wait, and rang only after this end had looked.
+            Woken::ForNothing => ring.is_rung = true,
+            Woken::ByNobody => {}
+        }
+        if pending {
+            return;
+        }
+        if std::mem::take(&mut ring.is_rung) {
+            ring.bell.clear();
+        }
+        if !ring.is_full {
+            ring.is_armed = ring.reader.wait(header, control);
+            let came = !ring.is_armed && ring.reader.behind(header) > 0;
+            self.tell_here(came);
         }
     }
+
+    fn tell_here(&mut self, is_here: bool) {
+        match (std::mem::replace(&mut self.is_here, is_here), is_here) {
+            (false, true) => self.here.signal(),
+            (true, false) => self.here.clear(),
+            _ => {}
+        }
+    }
+}
+
+/// What a look for frames was caused by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// A wait, which took notice of the bell.
+    ByWait,
+    /// The host's own, which may have seen the bell.
+    ByNobody,
+    /// The same, and there was nothing.
+    ForNothing,
 }
 
 impl Stream for Attached {
@@ -537,13 +612,37 @@ impl Stream for Attached {
         &self.format
     }
 
-    fn poll_fd(&self) -> RawFd {
-        self.ready.fd()
+    fn watch(&mut self, ready: &Arc<Epoll>) -> std::io::Result<()> {
+        self.ready = Some(ready.clone());
+        ready.add(self.retry.fd())?;
+        ready.add(self.here.fd())?;
+        self.link.as_ref().map_or(Ok(()), |link| ready.add(link.fd()))?;
+        // By its edges: a wait takes notice of the bell, and nothing more has to be asked of the kernel before the next.
+        self.ring.as_ref().map_or(Ok(()), |ring| ready.add_edges(ring.bell.fd()))
     }
 
-    fn dequeue(&mut self, _can_wait: bool) -> Result<Option<Filled>> {
+    fn unwatch(&mut self, ready: &Epoll) {
+        self.ready = None;
+        let link = self.link.as_ref().map(Link::fd);
+        let bell = self.ring.as_ref().map(|ring| ring.bell.fd());
+        [self.retry.fd(), self.here.fd()].into_iter().chain(link).chain(bell).for_each(|fd| ready.remove(fd));
+    }
+
+    fn at_hand(&mut self) -> Result<Option<Filled>> {
+        if self.ring.as_ref().is_none_or(|ring| ring.reader.behind(ring.header()) == 0) {
+            return Ok(None);
+        }
+        let taken = self.take()?;
+        if taken.is_some() {
+            self.arm(Woken::ByNobody);
+        }
+        Ok(taken)
+    }
+
+    fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>> {
+        let woken = if can_wait { Woken::ByWait } else { Woken::ByNobody };
         if let Some(filled) = self.take()? {
-            self.arm(true);
+            self.arm(woken);
             return Ok(Some(filled));
         }
         if self.link.is_none() {
@@ -556,7 +655,7 @@ impl Stream for Attached {
             }
         }
         let taken = self.take()?;
-        self.arm(taken.is_some());
+        self.arm(if can_wait || taken.is_some() { woken } else { Woken::ForNothing });
         match &self.trouble {
             // Once: whoever goes on waiting may get frames again.
             Some(trouble) if taken.is_none() && std::mem::take(&mut self.is_news) => Err(trouble.clone()),
@@ -570,10 +669,13 @@ impl Stream for Attached {
             return Ok(()); // its ring is gone
         }
         let Some(ring) = &mut self.ring else { return Ok(()) };
+        if let Err(error) = ring.mark_reading(slot, false) {
+            log::debug!("{}: {error}", self.source.uri);
+        }
         // SAFETY: a struct of atomics.
         ring.reader.release(unsafe { ring.control.atomics() }, slot);
         if std::mem::take(&mut ring.is_full) {
-            self.arm(false);
+            self.arm(Woken::ByNobody);
         }
         Ok(())
     }

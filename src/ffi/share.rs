@@ -125,6 +125,7 @@ unsafe fn share_options(options: *const camlease_share_options) -> Result<ShareO
             }
         },
         max_bytes: options.max_bytes,
+        lend: default.lend,
         commands: None,
     })
 }

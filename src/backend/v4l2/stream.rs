@@ -1,14 +1,14 @@
 //! A V4L2 stream: the driver's buffers, mapped, going round between driver and host.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::device::reclaim;
+use super::export::exported;
 use super::node::{Dequeued, OpenNode, Request};
 use crate::backend::{Filled, Stream};
 use crate::error::Result;
 use crate::format::{DropPolicy, StreamFormat, layout};
-use crate::kernel::{clock_ns, monotonic_ns};
+use crate::kernel::{Epoll, Fd, clock_ns, monotonic_ns};
 use crate::memory::Buffer;
 use crate::policy;
 
@@ -113,8 +113,12 @@ impl Stream for Mapped {
         &self.format
     }
 
-    fn poll_fd(&self) -> RawFd {
-        self.node.fd.number()
+    fn watch(&mut self, ready: &Arc<Epoll>) -> std::io::Result<()> {
+        ready.add(self.node.fd.number())
+    }
+
+    fn unwatch(&mut self, ready: &Epoll) {
+        ready.remove(self.node.fd.number());
     }
 
     fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>> {
@@ -137,6 +141,13 @@ impl Stream for Mapped {
         self.node.queue(index).map_err(|e| self.node.failed(Request::Queue, e))?;
         self.queued += 1;
         Ok(())
+    }
+
+    fn export(&self) -> Vec<Vec<Fd>> {
+        exported(&self.node, &self.buffers).unwrap_or_else(|error| {
+            log::debug!("{}: its buffers cannot be read by others: {error}", self.node.path.display());
+            Vec::new()
+        })
     }
 
     fn stop(self: Box<Self>) -> Result<()> {
