@@ -41,6 +41,7 @@ class _OpenOptions(ctypes.Structure):
         ("cancel", ctypes.c_void_p),
         ("on_ask", ctypes.c_void_p),
         ("grace_ms", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
         ("access", ctypes.c_uint32),
     ]
 

@@ -39,7 +39,7 @@
     ((uint32_t)(a) | ((uint32_t)(b) << 8) | ((uint32_t)(c) << 16) | ((uint32_t)(d) << 24))
 
 /** Initialiser of a struct camlease_open_options. */
-#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0 }
+#define CAMLEASE_OPEN_OPTIONS_INIT { sizeof(struct camlease_open_options), 5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0, 0 }
 
 /** Initialiser of a struct camlease_asker. */
 #define CAMLEASE_ASKER_INIT { sizeof(struct camlease_asker), 0, 0, 0, 0, 0, NULL }
@@ -656,6 +656,10 @@ struct camlease_open_options {
    * evicted. 0 for 500 and 2000.
    */
   int32_t grace_ms;
+  /**
+   * Not read: padding, for programs that were compiled before there was an access.
+   */
+  uint32_t reserved;
   /**
    * CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR. on_busy, priority, grace_ms and
    * on_ask are about a camera itself, and of no effect on one that is attached to.
@@ -1729,7 +1733,7 @@ camlease_status camlease_camera_reset(struct camlease_camera *camera,
  * process. The stream is the share's from now on: to read the camera in this process, open shared:NAME here, too.
  * The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however that ends.
  *
- * Meanwhile camlease_camera_start(), camlease_camera_stop() and camlease_camera_next_frame() on this handle give
+ * Meanwhile camlease_camera_start(), _stop(), _next_frame() and _regain() on this handle give
  * CAMLEASE_WRONG_STATE; controls, lists, camlease_camera_info() and camlease_camera_stats() go on. Two threads of the
  * library's serve the readers, with all signals blocked: the host need not do anything. When the camera is gone, or is
  * handed over to somebody else, they get it back as soon as it is there again, and the readers go on.
@@ -1760,7 +1764,7 @@ camlease_status camlease_share_stop(struct camlease_camera *camera);
  * manual's chapter on sharing lists. Commands that change something need the rights to
  * (camlease_share_options.commanders); {"do": "take-control", "priority": N} reserves them for this handle, until
  * {"do": "release-control"}, its close, or somebody takes it with a higher priority, and the stream goes on meanwhile.
- * After CAMLEASE_DISCONNECTED the next command connects anew.
+ * It goes to the process that shares the camera by then.
  *
  * @param camera A camera that was opened as shared:NAME, or with an access by which it was attached to; it need not
  * stream. For the one who shares it, {"do": "status"} alone.
@@ -1770,10 +1774,10 @@ camlease_status camlease_share_stop(struct camlease_camera *camera);
  * @return CAMLEASE_OK; the failure that the other process tells of, with its message: CAMLEASE_PERMISSION when this
  * process may not command, CAMLEASE_BUSY when another has taken the control or reads a format that would change,
  * CAMLEASE_UNSUPPORTED for a command that is not known there; CAMLEASE_TIMEOUT when it does not answer;
- * CAMLEASE_DISCONNECTED when it is gone, CAMLEASE_NOT_FOUND when it has not come back; CAMLEASE_INVALID_ARGUMENT when
- * request is no JSON object or too long; CAMLEASE_UNSUPPORTED for a camera that is not shared; CAMLEASE_WRONG_STATE
- * for the one who shares it; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread: commands by one
- * handle take turns.
+ * CAMLEASE_DISCONNECTED when it went meanwhile, CAMLEASE_NOT_FOUND when nobody shares the camera any more;
+ * CAMLEASE_INVALID_ARGUMENT when request is no JSON object or too long; CAMLEASE_UNSUPPORTED for a camera that is not
+ * shared; CAMLEASE_WRONG_STATE for the one who shares it; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any
+ * thread: commands by one handle take turns.
  */
 camlease_status camlease_camera_command(struct camlease_camera *camera,
                                         const char *request,

@@ -136,7 +136,7 @@ pub(crate) struct Shared {
     /// Threads that wait for a frame. Rises only while the stream's lock is held.
     waiting: AtomicU32,
     /// Descriptor for the host's own loop: the stream's and `wake`.
-    ready: Epoll,
+    ready: Arc<Epoll>,
     stream: Mutex<Running>,
     device: RwLock<Option<Box<dyn Device>>>,
     /// Counts starts: a frame belongs to one of them. Changes only while the stream's lock is held.
@@ -249,7 +249,7 @@ impl Camera {
             ended: AtomicU8::new(0),
             wake,
             waiting: AtomicU32::new(0),
-            ready,
+            ready: Arc::new(ready),
             stream: Mutex::default(),
             device: RwLock::new(Some(got.device)),
             round: AtomicU64::new(0),
@@ -481,8 +481,8 @@ impl Shared {
 
     fn stop(&self) -> Result<()> {
         let mut running = self.lock_stream()?;
-        let stream = running.stream.take().ok_or_else(|| self.wrong_state("it does not stream"))?;
-        self.ready.remove(stream.poll_fd());
+        let mut stream = running.stream.take().ok_or_else(|| self.wrong_state("it does not stream"))?;
+        stream.unwatch(&self.ready);
         self.send_waiters_away(None);
         let stopped = stream.stop();
         self.tell_streaming(false);
@@ -495,7 +495,9 @@ impl Shared {
         loop {
             let in_time = left != Some(Duration::ZERO) && {
                 let mut running = self.lock_stream()?;
-                self.running(&mut running)?;
+                if let Some(filled) = self.running(&mut running)?.at_hand()? {
+                    return Ok(self.frame(&mut running, filled));
+                }
                 // Counted before the lock is given up: whoever ends the stream waits for it.
                 let waiting = self.begin_to_wait();
                 drop(running);
@@ -531,8 +533,8 @@ impl Shared {
     }
 
     /// Hands frames of a stream that has just begun to the host.
-    fn begin_stream(&self, running: &mut Running, stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
-        if let Err(error) = self.ready.add(stream.poll_fd()) {
+    fn begin_stream(&self, running: &mut Running, mut stream: Box<dyn Stream>, request: &StreamRequest) -> Result<()> {
+        if let Err(error) = stream.watch(&self.ready) {
             let _ = stream.stop(); // dropping it alone would leave the driver streaming
             return Err(Error::system(format!("{}: watching it", self.identity.uri), error));
         }
@@ -757,8 +759,8 @@ impl Shared {
     ) -> std::result::Result<Option<Box<dyn Device>>, Hangs> {
         let mut running = timed::lock_by(&self.stream, deadline).ok_or(Hangs)?;
         self.send_waiters_away(deadline);
-        if let Some(stream) = running.stream.take() {
-            self.ready.remove(stream.poll_fd());
+        if let Some(mut stream) = running.stream.take() {
+            stream.unwatch(&self.ready);
             if in_order && let Err(error) = stream.stop() {
                 log::warn!("{}: {error}", self.identity.uri);
             }

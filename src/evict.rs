@@ -99,7 +99,13 @@ impl fmt::Display for Evicted {
 pub fn evict(uri: &str, options: EvictOptions<'_>) -> Result<Vec<Evicted>> {
     let _inside = signals::inside();
     acquire::refuse_when_shut_down(uri)?;
-    let mut source = backend::source(&Uri::parse(uri)?)?;
+    let parsed = Uri::parse(uri)?;
+    let mut source = backend::source(&parsed)?;
+    if let Uri::Shared(_) = parsed {
+        drop(source.acquire()?);
+        return Err(Error::new(Kind::Unsupported, format!("{uri}: it is read beside others, who need not leave"))
+            .hint("name the camera behind it to have it alone"));
+    }
     // It has the camera itself for moments, as an open has that is under way.
     let _opening = acquire::Opening::begin();
     let wait = acquire::Entry::new()?;

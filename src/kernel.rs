@@ -104,7 +104,9 @@ impl Event {
     }
 
     pub fn clear(&self) {
-        drain(self.0.number());
+        let mut count = 0u64;
+        // SAFETY: room for eight bytes; one read takes the whole count.
+        unsafe { libc::read(self.0.number(), (&raw mut count).cast(), 8) };
     }
 
     /// Whether it belongs to this process, and not to a parent of it.
@@ -117,66 +119,51 @@ impl Event {
     }
 }
 
-/// One end of a bell between two processes: what is rung at the one is readable at the other until that clears it.
+/// The end of a bell between two processes that rings it: the other end is readable then until that clears it.
 ///
-/// Each end is an open file of its own. Of an eventfd both would have the same one, and whoever takes O_NONBLOCK off it
-/// and fills it stops the other in its next write.
+/// Of an eventfd both would have the same open file, and whoever takes O_NONBLOCK off it and fills it stops the other in
+/// its next write. So the one who hears has an epoll over the eventfd, by which nothing can be done to that.
 #[derive(Debug)]
-pub struct Bell(Fd);
+pub struct Bell(Event);
 
 impl Bell {
     /// The end that rings, and the one that hears.
-    pub fn pair() -> std::io::Result<(Bell, Bell)> {
-        let mut ends = [-1; 2];
-        // Messages, of which few may lie there: unlike a stream's end it is not readable for ever once the other is closed.
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        fork::undisturbed(|| {
-            // SAFETY: room for two descriptors.
-            check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
-            let enter = |number| fork::enter(number).map(|entered| Bell(Fd { number, entered, epoch: fork::epoch() }));
-            let [rings, hears] = ends.map(enter);
-            let (rings, hears) = (rings?, hears?);
-            // Nothing is heard at this end: the kernel is to keep nothing for it.
-            // SAFETY: no pointers.
-            check(unsafe { libc::shutdown(rings.fd(), libc::SHUT_RD) })?;
-            Ok((rings, hears))
-        })
-    }
-
-    /// The end that another process gave.
-    pub fn from_fd(fd: Fd) -> Bell {
-        Bell(fd)
-    }
-
-    pub fn as_fd(&self) -> &Fd {
-        &self.0
+    pub fn pair() -> std::io::Result<(Bell, Heard)> {
+        let (event, heard) = (Event::new()?, Epoll::new()?);
+        // It is never read: what is heard are its edges.
+        heard.add_edges(event.fd())?;
+        Ok((Bell(event), Heard(heard)))
     }
 
     pub fn ring(&self) {
-        if self.0.is_own() {
-            // SAFETY: one byte. Where there is no room for it, the other end is readable already.
-            unsafe { libc::send(self.fd(), [0u8].as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-        }
-    }
-
-    pub fn clear(&self) {
-        let mut byte = 0u8;
-        // Whoever rings without end is not listened to for so long.
-        for _ in 0..BELL_MOST {
-            // SAFETY: room for one byte; what a message has beyond it goes.
-            if unsafe { libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) } < 0 {
-                return;
-            }
-        }
-    }
-
-    pub fn fd(&self) -> RawFd {
-        self.0.number()
+        self.0.signal();
     }
 }
 
-/// More than lie at a bell by the kernel's usual bound (net.unix.max_dgram_qlen is 10).
-const BELL_MOST: u32 = 64;
+/// The end of a bell that hears it.
+#[derive(Debug)]
+pub struct Heard(Epoll);
+
+impl Heard {
+    /// The end that another process gave.
+    pub fn from_fd(fd: Fd) -> Heard {
+        Heard(Epoll(fd))
+    }
+
+    pub fn as_fd(&self) -> &Fd {
+        &self.0.0
+    }
+
+    /// It is not readable before it is rung again.
+    pub fn clear(&self) {
+        // An end that is none of a bell is deaf.
+        let _ = self.0.wait(Some(Duration::ZERO));
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.fd()
+    }
+}
 
 /// A clock's alarm that pollers see.
 #[derive(Debug)]
@@ -218,7 +205,16 @@ impl Epoll {
     }
 
     pub fn add(&self, fd: RawFd) -> std::io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        self.add_for(fd, libc::EPOLLIN)
+    }
+
+    /// A member of which a wait takes notice once each time that it becomes readable.
+    pub fn add_edges(&self, fd: RawFd) -> std::io::Result<()> {
+        self.add_for(fd, libc::EPOLLIN | libc::EPOLLET)
+    }
+
+    fn add_for(&self, fd: RawFd, events: i32) -> std::io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
         // SAFETY: a valid event.
         check(unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_ADD, fd, &mut event) })
     }

@@ -231,8 +231,14 @@ pub const ANSWER_MOST: usize = 64 << 10;
 /// Most clients of one shared camera.
 pub const CLIENTS_MOST: usize = 128;
 
+/// And of one process among them: a reader's stream is one, and its camera another.
+pub const CLIENTS_OF_ONE_MOST: usize = 64;
+
 /// Messages of one client that are answered in a second: one that sends more waits.
 pub const MESSAGES_PER_SECOND: u32 = 200;
+
+/// Commands that may wait until the thread that streams carries them out.
+pub const ORDERS_MOST: usize = 64;
 
 /// How long a client may take to say who it is.
 pub const HELLO_PATIENCE: Duration = Duration::from_millis(2000);

@@ -31,7 +31,7 @@ const INTRODUCTION: &str = r#"/**
 
 /// Structs that a host fills or reads, with their initialisers' values after struct_size.
 const INITIALISERS: [(&str, &str); 13] = [
-    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0"),
+    ("open_options", "5000, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, 0, 0, 0"),
     ("asker", "0, 0, 0, 0, 0, NULL"),
     ("reset_options", "10000"),
     ("stream_options", "0, 0, 0, 0, 0, 0, 0, 0"),

@@ -37,7 +37,7 @@ fn vivid() -> String {
 
 fn webcam() -> Webcam {
     own_runtime_folder();
-    Webcam::plug(WebcamOptions { size: (2 * WIDTH, 2 * HEIGHT), ..WebcamOptions::default() })
+    Webcam::plug(WebcamOptions { size: (2 * WIDTH, 2 * HEIGHT), frames_per_second: 20, ..WebcamOptions::default() })
 }
 
 /// For this process and those that it starts.
@@ -51,13 +51,13 @@ fn own_runtime_folder() {
     });
 }
 
-/// Small frames at half a webcam's rate: all readers share one emulated processor.
+/// Small frames and few: all readers share one emulated processor.
 fn stream(fourcc: &str) -> StreamRequest {
     StreamRequest {
         width: WIDTH,
         height: HEIGHT,
         fourcc: FourCc::parse(fourcc).unwrap(),
-        rate: Rate::new(15, 1),
+        rate: Rate::new(10, 1),
         buffers: 8,
         drop_policy: DropPolicy::Newest,
         ..StreamRequest::default()
@@ -70,8 +70,8 @@ fn open(uri: &str, priority: i32) -> Camera {
 }
 
 fn share(camera: &Camera, name: &str, request: StreamRequest) {
-    // Two seconds of frames: that a process gets no time for so long is not what is tested here.
-    let options = ShareOptions { name: name.into(), request, history: 30, ..ShareOptions::default() };
+    // As many frames as can be kept: that a process gets no time for a second is not what is tested here.
+    let options = ShareOptions { name: name.into(), request, history: 32, ..ShareOptions::default() };
     camera.share(options).unwrap_or_else(|error| panic!("{error}"));
 }
 

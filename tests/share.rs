@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -173,6 +174,38 @@ fn what_a_reader_holds_stays_and_costs_the_others_nothing() {
     assert!(holds.stats().dropped > 150, "its own losses are its own: {:?}", holds.stats());
     let status = ask(&reads, json!({ "do": "status" })).unwrap();
     assert!(status["readers"][0]["lost"].as_u64().unwrap() > 150, "and the other side knows them: {status:?}");
+}
+
+#[test]
+fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
+    let name = unique("share-room");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let readers: Vec<_> = (0..10).map(|_| reader(&name)).collect();
+    for reader in &readers {
+        let format =
+            reader.start(&StreamRequest { buffers: 4, ..in_order() }).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(format.buffers, 4);
+    }
+    for width in [64, 128] {
+        ask(&readers[0], json!({ "do": "format", "width": width, "height": 48 })).unwrap();
+        // However much they hold, there is a slot for each frame.
+        let held: Vec<_> = readers
+            .iter()
+            .flat_map(|reader| {
+                while next(reader).width() != width {}
+                (0..4).map(|_| next(reader))
+            })
+            .collect();
+        assert_eq!(held.len(), 40);
+        let first = camera.share_info().unwrap().published;
+        while camera.share_info().unwrap().published < first + 50 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let status = camera.command(map(json!({ "do": "status" })), Duration::from_secs(5)).unwrap();
+        assert_eq!(status["dropped"], 0, "{status:?}");
+        let holds: Vec<_> = status["readers"].as_array().unwrap().iter().map(|reader| &reader["hold"]).collect();
+        assert_eq!(holds, vec![&json!(4); 10]);
+    }
 }
 
 #[test]
@@ -395,6 +428,116 @@ fn frames_that_a_host_makes_are_shared_too() {
     let gone = reads.next_frame(SECONDS).err().unwrap();
     assert_eq!(gone.kind(), Kind::Disconnected);
     assert_eq!(small.data(0), [9; 5]);
+}
+
+/// What a host's own loop sees.
+fn is_readable(camera: &Camera, within_ms: i32) -> bool {
+    let mut fd = libc::pollfd { fd: camera.fd().unwrap(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd.
+    unsafe { libc::poll(&mut fd, 1, within_ms) == 1 }
+}
+
+/// Whether the descriptor was readable where there is no frame: it is not after it was looked for in vain.
+fn is_readable_for_nothing(camera: &Camera) -> bool {
+    let readable = is_readable(camera, 0);
+    if readable {
+        assert_eq!(camera.next_frame(Some(Duration::ZERO)).err().map(|error| error.kind()), Some(Kind::Timeout));
+        assert!(!is_readable(camera, 0), "it stays readable");
+    }
+    readable
+}
+
+/// A share whose frames the test makes when it wants.
+fn made(name: &str) -> Publisher {
+    let format = StreamFormat {
+        width: 4,
+        height: 2,
+        fourcc: FourCc::new(b"GREY"),
+        rate: Rate::new(30, 1),
+        stride: 4,
+        planes: vec![(4, 8)],
+        buffers: 0,
+    };
+    Publisher::new(ShareOptions { name: name.to_owned(), ..ShareOptions::default() }, &format).unwrap()
+}
+
+#[test]
+fn the_descriptor_is_readable_while_there_are_frames() {
+    let name = unique("share-fd");
+    let publisher = made(&name);
+    let publish = |sequence| assert!(publisher.publish(&[&[1; 8]], sequence, 1, false));
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    // Once for the answer to the start, which comes behind the first memory.
+    let mut for_nothing = u32::from(is_readable_for_nothing(&reads));
+    let mut sequence = 0;
+    // Frames are taken without waiting, with a wait that has nothing to wait for, and with one that sleeps: whatever
+    // came before, the descriptor tells of frames, and of none where there are none.
+    for round in 0..100 {
+        for _ in 0..=round % 3 {
+            publish(sequence);
+            sequence += 1;
+        }
+        for left in (0..=round % 3).rev() {
+            assert!(is_readable(&reads, 5000), "round {round}, {left} more");
+            let timeout = if (round / 3 + left) % 2 == 0 { Duration::ZERO } else { Duration::from_secs(5) };
+            let frame = reads.next_frame(Some(timeout)).unwrap();
+            assert_eq!(frame.sequence() + left, sequence - 1);
+        }
+        for_nothing += u32::from(is_readable_for_nothing(&reads));
+        assert!(for_nothing <= 1, "round {round}: all were taken");
+        if round % 2 == 0 {
+            std::thread::scope(|scope| {
+                let waits = scope.spawn(|| next(&reads).sequence());
+                std::thread::sleep(Duration::from_millis(round / 10)); // asleep by then, or not yet
+                publish(sequence);
+                assert_eq!(waits.join().unwrap(), sequence);
+            });
+            sequence += 1;
+            // The wait may have found the frame before it was told of it: then it is told once more.
+            is_readable_for_nothing(&reads);
+        }
+    }
+    assert_eq!(reads.next_frame(Some(Duration::ZERO)).err().unwrap().kind(), Kind::Timeout);
+}
+
+#[test]
+fn several_threads_wait_on_one_reader() {
+    let name = unique("share-threads");
+    let publisher = made(&name);
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    let ended = AtomicBool::new(false);
+    let got = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::SeqCst) {
+                    // Without an end: a wake-up that is lost holds up the test.
+                    let frame = reads.next_frame(SECONDS).unwrap();
+                    got.lock().unwrap().push(frame.sequence());
+                }
+            });
+        }
+        for round in 0..200 {
+            let burst = 1 + round % 3;
+            let before = got.lock().unwrap().len();
+            for at in 0..burst {
+                assert!(publisher.publish(&[&[1; 8]], (before + at) as u64, 1, false));
+            }
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while got.lock().unwrap().len() < before + burst {
+                assert!(Instant::now() < deadline, "round {round}: a frame is there, and threads sleep");
+                std::thread::yield_now();
+            }
+        }
+        ended.store(true, Ordering::SeqCst);
+        let before = got.lock().unwrap().len() as u64;
+        (0..3).for_each(|more| assert!(publisher.publish(&[&[1; 8]], before + more, 1, false)));
+    });
+    let mut got = got.into_inner().unwrap();
+    got.sort_unstable();
+    assert!(got.iter().copied().eq(0..got.len() as u64), "each frame once: {got:?}");
 }
 
 #[test]

@@ -65,3 +65,26 @@ fn a_command_that_is_too_long_is_refused_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(30), "nothing was sent that could be answered");
     assert!(camera.command(request("status"), Duration::from_secs(10)).is_ok());
 }
+
+#[test]
+fn a_command_goes_to_the_process_that_is_there_now() {
+    let (name, first) = shared("now");
+    let camera = reader(&name, "talker");
+    let asked = |what: &str| camera.command(request(what), Duration::from_secs(10));
+    assert_eq!(asked("status").unwrap()["name"], name);
+    first.close();
+    let gone = asked("status").unwrap_err();
+    assert_eq!(gone.kind(), Kind::NotFound, "{gone}");
+    let (_, _second) = shared("now");
+    assert_eq!(asked("status").unwrap()["name"], name);
+}
+
+#[test]
+fn a_command_goes_on_where_the_camera_came_back_unnoticed() {
+    let (name, first) = shared("unnoticed");
+    let camera = reader(&name, "talker");
+    assert_eq!(camera.command(request("status"), Duration::from_secs(10)).unwrap()["name"], name);
+    first.close();
+    let (_, _second) = shared("unnoticed");
+    assert_eq!(camera.command(request("status"), Duration::from_secs(10)).unwrap()["name"], name);
+}

@@ -7,14 +7,13 @@
 
 mod support;
 
-use std::process::Child;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, OpenOptions, Publisher, StreamRequest};
+use camlease::{Camera, OpenOptions, StreamRequest};
 use support::number;
 use support::stamped::{
-    self, Belongings, Board, PHASES, Random, SLOTS, Seen, Stage, belongings, eventually, format, memory, options,
+    self, Belongings, Board, PHASES, Player, Random, SLOTS, Seen, Stage, belongings, eventually, memory,
 };
 
 const KILLS: u64 = 300;
@@ -22,6 +21,8 @@ const KILLS: u64 = 300;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Frames per second.
 const RATE: u64 = 250;
+/// One time in so many it publishes many at once.
+const BURSTS: u64 = 32;
 
 // Who plays where.
 const PRODUCER: usize = 0;
@@ -51,7 +52,7 @@ fn plays_a_part() {
 
 struct Run {
     stage: Stage,
-    parties: Vec<Option<Child>>,
+    parties: Vec<Option<Player>>,
     random: Random,
     seed: u64,
     kills: u64,
@@ -64,7 +65,6 @@ struct Run {
 impl Run {
     fn begin(seed: u64) -> Run {
         let stage = Stage::new("torn");
-        stage.enter();
         let parties = (0..stamped::PARTIES).map(|_| None).collect();
         let random = Random(seed * 2 + 1);
         let mut run = Run {
@@ -79,9 +79,9 @@ impl Run {
             begun: Instant::now(),
         };
         run.start(PRODUCER);
-        run.await_share();
+        run.stage.await_frames(PRODUCER, 1);
         run.start(WITNESS);
-        eventually("the witness", || run.frames_of(WITNESS), |frames| *frames > 10);
+        run.stage.await_frames(WITNESS, 10);
         run
     }
 
@@ -89,21 +89,11 @@ impl Run {
         self.stage.board
     }
 
-    fn frames_of(&self, party: usize) -> u64 {
-        self.stage.check();
-        self.board().parties[party].frames.load(SeqCst)
-    }
-
-    fn await_share(&self) {
-        let begun = self.frames_of(PRODUCER);
-        eventually("frames", || self.frames_of(PRODUCER), |frames| *frames > begun);
-    }
-
     fn start(&mut self, party: usize) {
         let seed = self.random.below(u32::MAX.into());
         let part = match party {
-            PRODUCER => format!("produce {party} {seed} {RATE}"),
-            WITNESS => format!("witness {party}"),
+            PRODUCER => format!("produce {party} {seed} {RATE} {BURSTS} 8"),
+            WITNESS => format!("witness {party} 0 order"),
             party if party < FIRST_BYSTANDER => format!("read {party} {seed}"),
             _ => "stand-by".to_owned(),
         };
@@ -112,16 +102,16 @@ impl Run {
     }
 
     fn pid(&self, party: usize) -> u32 {
-        self.parties[party].as_ref().unwrap().id()
+        self.parties[party].as_ref().unwrap().pid()
     }
 
     /// Kills these at once, and waits until they are dead.
     fn kill(&mut self, victims: &[usize]) {
         for &party in victims {
-            self.parties[party].as_mut().unwrap().kill().unwrap();
+            self.parties[party].as_ref().unwrap().strike();
         }
         for &party in victims {
-            self.parties[party].take().unwrap().wait().unwrap();
+            self.parties[party] = None;
         }
     }
 
@@ -139,7 +129,7 @@ impl Run {
     fn check(&mut self) {
         self.stage.check();
         for (at, party) in self.parties.iter_mut().enumerate() {
-            let ended = party.as_mut().and_then(|party| party.try_wait().unwrap());
+            let ended = party.as_mut().and_then(Player::has_ended);
             assert!(ended.is_none(), "seed {}: party {at} ended by itself: {ended:?}", self.seed);
         }
     }
@@ -198,8 +188,7 @@ impl Run {
             victims.iter().for_each(|&party| self.start(party));
             if self.random.below(50) == 0 {
                 // Those who stay get frames again from the next producer.
-                let before = self.frames_of(WITNESS);
-                eventually("the witness goes on", || self.frames_of(WITNESS), |frames| *frames > before);
+                self.stage.await_frames(WITNESS, 1);
             }
             self.tell_now_and_then();
         }
@@ -233,20 +222,13 @@ impl Run {
         )
     }
 
-    /// Readers that the producer knows of.
-    fn readers(&self) -> Vec<String> {
-        let Ok(status) = self.stage.ask("status") else { return vec!["no answer".into()] };
-        let readers = status["readers"].as_array().unwrap().iter();
-        readers.map(|reader| reader["name"].as_str().unwrap().to_owned()).collect()
-    }
-
     /// Kills all readers but the witness, and waits until the producer has seen it.
     fn only_the_witness(&mut self) {
         let readers: Vec<usize> = (FIRST_READER..FIRST_READER + READERS).collect();
         let alive: Vec<usize> = readers.into_iter().filter(|&at| self.parties[at].is_some()).collect();
         self.count(&alive);
         self.kill(&alive);
-        eventually("readers that are dead", || self.readers(), |readers| readers[..] == ["witness".to_owned()]);
+        eventually("readers that are dead", || self.stage.readers(), |readers| readers[..] == ["witness".to_owned()]);
     }
 
     /// How many frames one reader may hold.
@@ -254,7 +236,7 @@ impl Run {
         let camera = Camera::open(&format!("shared:{}", self.stage.name), OpenOptions::default()).unwrap();
         let format = camera.start(&StreamRequest { buffers: 32, ..StreamRequest::default() }).unwrap();
         drop(camera);
-        eventually("the one who asked", || self.readers().len(), |readers| *readers == 1);
+        eventually("the one who asked", || self.stage.readers().len(), |readers| *readers == 1);
         format.buffers
     }
 }
@@ -310,7 +292,7 @@ fn frames_are_whole_whoever_is_killed() {
     assert!(memory_after.0 <= memory_before.0 + GROWTH, "memory of its own: {memory_before:?} {memory_after:?}");
     assert!(memory_after.1 <= ring + GROWTH, "shared memory: {memory_after:?}, of a ring of {ring}");
     assert_eq!(board.refused.load(SeqCst), 0, "a frame found no room though readers held no more than they may");
-    let [quiet, disturbed] = [0, 1].map(|account| board.accounts[account].seen());
+    let [quiet, disturbed] = [0, 1].map(|account| board.accounts[0][account].seen());
     nobody_was_delayed(&quiet, &disturbed);
 
     // Producers, too, in all states.
@@ -318,20 +300,19 @@ fn frames_are_whole_whoever_is_killed() {
     (FIRST_READER..FIRST_READER + READERS).for_each(|party| run.start(party));
     let left = kills.saturating_sub(run.kills).max(CHUNK);
     run.kill_anybody(left);
-    let before = run.frames_of(WITNESS);
-    eventually("the witness goes on", || run.frames_of(WITNESS), |frames| *frames > before);
+    run.stage.await_frames(WITNESS, 1);
     println!("{}", run.words());
     let frames = run.board().frames.load(SeqCst);
     assert!(frames > run.kills && run.producers_killed > 0 && run.with_frames > run.kills / 10, "{frames}");
 
-    // All at once: what the last producer leaves goes with the next one of its name.
+    // All at once: what the last producer leaves goes when somebody looks for it.
     let all: Vec<usize> = (0..run.parties.len()).filter(|&at| run.parties[at].is_some()).collect();
     run.kill(&all);
     run.stage.check();
     let left = run.stage.files();
     assert!(left.len() <= 2, "a lease and its socket at most: {left:?}");
-    assert!(camlease::shares().is_empty(), "{:?}", camlease::shares());
-    drop(Publisher::new(options(&run.stage.name), &format(0)).unwrap());
+    let served = camlease::shares().into_iter().find(|served| served.name == run.stage.name);
+    assert_eq!(served, None);
     assert_eq!(run.stage.files(), Vec::<String>::new());
 }
 

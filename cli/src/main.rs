@@ -3,6 +3,7 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod capture;
+mod ctl;
 mod doctor;
 mod generate;
 mod list;
@@ -92,6 +93,9 @@ enum Command {
     /// Serve cameras to many programs at once, each camera by a process of its own
     #[command(after_long_help = serve::JSON)]
     Serve(serve::Args),
+    /// Command a shared camera: what it streams, its controls, recordings; or list what is shared
+    #[command(after_long_help = ctl::JSON)]
+    Ctl(ctl::Args),
     /// Print completions for a shell
     Completions(generate::Completions),
     /// Write the man pages
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args, &output),
         Command::Watch(args) => watch::run(args, &output),
         Command::Serve(args) => serve::run(args, &output),
+        Command::Ctl(args) => ctl::run(args, &output),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args, &output),
     };

@@ -136,7 +136,9 @@ fn config(name: &str, folder: &Path, query: &str, more: &str) -> String {
     let more = more.replace("[.", &format!("[camera.{name}.")).replace("FOLDER", &films);
     let rules =
         "[supervisor]\nfirst_delay = \"50ms\"\nlongest_delay = \"50ms\"\nfailures = 100\nheartbeat = \"100ms\"\n";
-    format!("[camera.{name}]\nuri = \"virtual:{name}?{query}\"\n{more}\n{rules}")
+    // So that a busy machine's pauses are not taken for the disk's.
+    let room = "buffers = 16\ndrop = \"newest\"\nhistory = 32";
+    format!("[camera.{name}]\nuri = \"virtual:{name}?{query}\"\n{room}\n{more}\n{rules}")
 }
 
 /// Another program that reads the camera, every frame.
@@ -345,9 +347,14 @@ fn a_reload_changes_preview_and_recording_while_the_camera_goes_on() {
     let (worker, reading) = (serving.worker(), serving.read());
     serving.configure(query, &format!("{RECORDING}on = true\n[.preview]\n"));
     serving.wait_until("preview", |now| now["on"] == true && now["width"] == 320);
+    let looks = Camera::open(&format!("shared:{}.preview", serving.name), OpenOptions::default()).unwrap();
+    looks.start(&StreamRequest::default()).unwrap();
+    assert_eq!(looks.next_frame(Some(PATIENCE)).unwrap().width(), 160, "nothing is enlarged");
     let first = serving.records(1.0)["file"].clone();
     serving.configure(query, &format!("{RECORDING}on = true\nformat = \"raw\"\n[.preview]\nwidth = 80\n"));
-    serving.wait_until("preview", |now| now["on"] == true && now["width"] == 80);
+    // Whoever looks at it comes to the new one, as to any camera whose process began anew.
+    wait_for("the smaller preview", || (looks.next_frame(Some(PATIENCE)).ok()?.width() == 80).then_some(()));
+    looks.close();
     let second = serving.wait_until("recording", |now| now["on"] == true && now["file"] != first)["file"].clone();
     assert!(second.as_str().unwrap().ends_with(".raw"));
     let whole = film(Path::new(first.as_str().unwrap()));
@@ -403,7 +410,8 @@ fn a_killed_recording_plays_up_to_its_last_second_and_begins_again() {
         );
         frames += film.times.len();
         seconds += reach;
-        assert!(film.times.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] < 0.5), "{:?}", film.times);
+        // No cluster is missing within.
+        assert!(film.times.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] < 1.0), "{:?}", film.times);
         agrees_with_a_player(file, film.times.len());
     }
     lost.sort_by(f64::total_cmp);
@@ -415,12 +423,12 @@ fn a_killed_recording_plays_up_to_its_last_second_and_begins_again() {
     assert_eq!(serving.films("mkv").len(), kills + 1);
 }
 
-/// A tmpfs of two MiB over the folder of films; `None` where this user may not mount.
+/// A tmpfs of half a MiB over the folder of films; `None` where this user may not mount.
 struct Small(PathBuf);
 
 impl Small {
     fn over(folder: PathBuf) -> Option<Small> {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&folder).output();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&folder).output();
         mount.is_ok_and(|output| output.status.success()).then_some(Small(folder))
     }
 }
@@ -449,7 +457,7 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
         Some(_small) => ends("the disk is full"),
         None => eprintln!("SKIPPED: mount needs root"),
     }
-    let most = libc::rlimit { rlim_cur: 2 << 20, rlim_max: libc::RLIM_INFINITY };
+    let most = libc::rlimit { rlim_cur: 512 << 10, rlim_max: libc::RLIM_INFINITY };
     let limit = |limit: &libc::rlimit| {
         // SAFETY: it reads a struct of its type.
         let set = unsafe { libc::prlimit(worker, libc::RLIMIT_FSIZE, limit, std::ptr::null_mut()) };

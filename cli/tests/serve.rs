@@ -1,133 +1,21 @@
 //! Camera processes under their supervisor: they fail, hang, are killed and changed.
 
+#[path = "support/serving.rs"]
+mod serving;
 mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use camlease::{Camera, DropPolicy, Frame, Kind, OpenOptions, StreamRequest};
 use nix::sys::signal::Signal;
+use serving::{QUICK, Serving, unique};
 use support::{PATIENCE, camera, camlease, end_of, folder, holder, lives, signal, wait_for};
-
-/// `camlease serve` with a file and a runtime folder of its own, and what it logs.
-struct Serving {
-    child: Child,
-    folder: PathBuf,
-    log: Arc<Mutex<Vec<String>>>,
-    /// Lines that were looked at before.
-    seen: usize,
-}
-
-/// Times that a test can wait for.
-const QUICK: &str = "[supervisor]\nfirst_delay = \"50ms\"\nlongest_delay = \"200ms\"\nheartbeat = \"100ms\"\n";
-
-impl Serving {
-    fn start(test: &str, config: &str) -> Serving {
-        Serving::start_with(test, config, |_| ())
-    }
-
-    fn start_with(test: &str, config: &str, prepare: impl FnOnce(&mut Command)) -> Serving {
-        let folder = folder(test);
-        fs::DirBuilder::new().mode(0o700).create(folder.join("run")).unwrap();
-        fs::write(folder.join("cameras.toml"), config).unwrap();
-        let mut command = camlease(&["serve", "--config", folder.join("cameras.toml").to_str().unwrap()]);
-        command.env("CAMLEASE_RUNTIME_DIR", folder.join("run")).env_remove("JOURNAL_STREAM");
-        let (reader, writer) = std::io::pipe().unwrap();
-        let pipe = fs::metadata(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer))).unwrap();
-        command.env("PIPE", format!("{}:{}", pipe.dev(), pipe.ino()));
-        command.stdout(Stdio::null()).stderr(writer);
-        prepare(&mut command);
-        let child = command.spawn().unwrap();
-        drop(command); // and with it the pipe's end
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = log.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(reader).lines().map_while(Result::ok) {
-                eprintln!("  {line}");
-                lines.lock().unwrap().push(line);
-            }
-        });
-        Serving { child, folder, log, seen: 0 }
-    }
-
-    /// The next line that has this in it.
-    #[track_caller]
-    fn line(&mut self, text: &str) -> String {
-        let (log, from) = (self.log.clone(), self.seen);
-        let (at, line) = wait_for(&format!("\"{text}\" in the log"), || {
-            let log = log.lock().unwrap();
-            let at = (from..log.len()).find(|at| log[*at].contains(text))?;
-            Some((at, log[at].clone()))
-        });
-        self.seen = at + 1;
-        line
-    }
-
-    /// The pid of the process that is started next for this camera.
-    #[track_caller]
-    fn started(&mut self, name: &str) -> i32 {
-        let line = self.line(&format!("{name}: started (pid "));
-        line.rsplit(' ').next().unwrap().trim_end_matches(')').parse().unwrap()
-    }
-
-    #[track_caller]
-    fn served(&mut self, name: &str) -> i32 {
-        let pid = self.started(name);
-        self.line(&format!("{name}: ")); // whatever it says first comes from the process itself
-        self.wait_until_served(name);
-        pid
-    }
-
-    #[track_caller]
-    fn wait_until_served(&self, name: &str) {
-        let log = self.log.clone();
-        wait_for("the camera to be served", || {
-            let log = log.lock().unwrap();
-            let started = log.iter().rposition(|line| line.contains(&format!("{name}: started")))?;
-            log[started..]
-                .iter()
-                .any(|line| line.contains(&format!("{name}: ")) && line.contains(" is served"))
-                .then_some(())
-        });
-    }
-
-    fn count(&self, text: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
-    }
-
-    fn configure(&self, config: &str) {
-        fs::write(self.folder.join("cameras.toml"), config).unwrap();
-        self.signal(Signal::SIGHUP);
-    }
-
-    fn signal(&self, sent: Signal) {
-        signal(self.child.id() as i32, sent);
-    }
-
-    fn left_in_the_runtime_folder(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.join("run")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-
-    #[track_caller]
-    fn stop(&mut self) {
-        self.signal(Signal::SIGTERM);
-        assert_eq!(end_of(&mut self.child).code(), Some(0));
-        assert_eq!(self.left_in_the_runtime_folder(), Vec::<String>::new());
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[track_caller]
 fn wait_for_the_end_of(pid: i32) {
@@ -479,4 +367,147 @@ fn a_file_with_mistakes_is_not_served() {
     let (code, _, err) = support::run(&["serve", "--config", file.to_str().unwrap()]);
     assert_eq!(code, 2);
     assert!(err.contains("did you mean \"width\"?"), "{err}");
+}
+
+fn named(name: &str, uri: &str, more: &str) -> String {
+    format!("[camera.{name}]\nuri = \"{uri}\"\n{more}\n{QUICK}")
+}
+
+/// A handle that reads, in this process, and streams.
+fn reader(name: &str) -> Camera {
+    let options = OpenOptions { timeout: Some(PATIENCE), wait_for_device: true, ..OpenOptions::default() };
+    let camera = Camera::open(&format!("shared:{name}"), options).unwrap();
+    camera.start(&StreamRequest { drop_policy: DropPolicy::Newest, ..StreamRequest::default() }).unwrap();
+    camera
+}
+
+/// The next frame, however often the camera goes away before it.
+#[track_caller]
+fn next(camera: &Camera) -> Frame {
+    let begun = Instant::now();
+    loop {
+        match camera.next_frame(Some(Duration::from_millis(500))) {
+            Ok(frame) => return frame,
+            Err(error) => {
+                assert!(begun.elapsed() < PATIENCE, "{error}");
+                assert!(matches!(error.kind(), Kind::Disconnected | Kind::Timeout | Kind::Busy), "{error}");
+            }
+        }
+    }
+}
+
+/// Some frames in turn.
+#[track_caller]
+fn goes_on(camera: &Camera) {
+    for _ in 0..5 {
+        next(camera);
+    }
+}
+
+#[test]
+fn what_is_served_is_read_and_readers_stay_when_its_process_is_replaced() {
+    let name = unique("serve-read");
+    let camera = camera("serve-read") + "?fps=100&width=64&height=48";
+    let mut serving = Serving::start_for_all("serve-read", &named(&name, &camera, ""));
+    let first = serving.served(&name);
+    let readers = [reader(&name), reader(&name)];
+    readers.iter().for_each(goes_on);
+    signal(first, Signal::SIGKILL);
+    let second = serving.served(&name);
+    readers.iter().for_each(goes_on);
+    assert!(second != first && !lives(first));
+    let file = serving.folder.join("cameras.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("width=64", "width=128");
+    serving.configure(&text);
+    let third = serving.served(&name);
+    assert!(third != second);
+    for reader in &readers {
+        let begun = Instant::now();
+        while next(reader).width() != 128 {
+            assert!(begun.elapsed() < PATIENCE, "frames of the former size for ever");
+        }
+    }
+    assert_eq!(serving.count("started (pid"), 3);
+    drop(readers);
+    serving.stop();
+    assert!(camlease::shares().iter().all(|served| served.name != name));
+}
+
+#[test]
+fn a_driver_that_hangs_is_seen_and_its_process_replaced() {
+    let name = unique("serve-hang");
+    let camera = camera("serve-hang") + "?fps=50&hang=20";
+    let mut serving = Serving::start_for_all("serve-hang", &(named(&name, &camera, "") + "hang_timeout = \"1s\"\n"));
+    let first = serving.served(&name);
+    let reader = reader(&name);
+    let mut taken = 0;
+    while taken < 15 {
+        next(&reader);
+        taken += 1;
+    }
+    let line = serving.line("was not well");
+    assert!(line.contains(&format!("(pid {first}) was not well for 1.0 s: killed")), "{line}");
+    let second = serving.served(&name);
+    goes_on(&reader);
+    assert!(second != first && !lives(first));
+    assert_eq!(serving.count("hangs in the driver"), 0, "it ended when it was killed");
+    drop(reader);
+    serving.stop();
+}
+
+#[test]
+fn a_camera_streams_on_demand_or_always() {
+    let (demand, always) = (unique("serve-demand"), unique("serve-always"));
+    let config = named(&demand, &camera("serve-demand"), "")
+        + &format!("[camera.{always}]\nuri = \"{}\"\nstart = \"always\"\n", camera("serve-always"));
+    let mut serving = Serving::start_for_all("serve-demand", &config);
+    [&demand, &always].iter().for_each(|name| serving.wait_until_served(name));
+    let streams = |name: &str| camlease::shares().iter().any(|served| served.name == name && served.streaming);
+    wait_for("the camera to stream", || streams(&always).then_some(()));
+    assert!(!streams(&demand));
+    let reader = reader(&demand);
+    goes_on(&reader);
+    assert!(streams(&demand));
+    reader.close();
+    wait_for("the camera to stop", || (!streams(&demand)).then_some(()));
+    assert!(streams(&always));
+    serving.stop();
+}
+
+/// Three pictures, 16x16.
+fn footage(folder: &Path) -> String {
+    let file = folder.join("clip.y4m");
+    let picture = |shade: u8| [&b"FRAME\n"[..], &vec![shade; 16 * 16 * 3 / 2]].concat();
+    let head = b"YUV4MPEG2 W16 H16 F50:1 Ip A1:1 C420jpeg\n".to_vec();
+    fs::write(&file, [head, picture(40), picture(120), picture(200)].concat()).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn a_video_file_is_a_camera() {
+    let name = unique("serve-file");
+    let file = footage(&folder("serve-file-clip"));
+    let mut serving = Serving::start_for_all("serve-file", &named(&name, &format!("file:{file}?loop=1"), ""));
+    serving.wait_until_served(&name);
+    let reader = reader(&name);
+    let shades: Vec<u8> = (0..12).map(|_| next(&reader).data(0)[0]).collect();
+    assert!(shades.iter().all(|shade| [40, 120, 200].contains(shade)), "{shades:?}");
+    assert!(shades.windows(2).all(|pair| pair[0] != pair[1]), "they come in turn: {shades:?}");
+    drop(reader);
+    serving.stop();
+}
+
+#[test]
+fn readers_of_a_supervisor_that_is_killed_are_told() {
+    let name = unique("serve-orphan");
+    let mut serving = Serving::start_for_all("serve-orphan", &named(&name, &camera("serve-orphan"), ""));
+    let pid = serving.served(&name);
+    let reader = reader(&name);
+    goes_on(&reader);
+    serving.signal(Signal::SIGKILL);
+    end_of(&mut serving.child);
+    wait_for_the_end_of(pid);
+    let gone = (0..1000).find_map(|_| reader.next_frame(Some(PATIENCE)).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected, "{gone}");
+    assert!(camlease::shares().iter().all(|served| served.name != name));
 }

@@ -1,7 +1,6 @@
 //! The wall between the managed camera and the kinds of camera. A backend knows how its kind is
 //! acquired, streamed and let go, and nothing of handles, waiting or C.
 
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::Holders;
-use crate::kernel::{Closing, Fd};
+use crate::kernel::{Closing, Epoll, Fd};
 use crate::lease::Filing;
 use crate::memory::{Buffer, PLANES_MOST};
 use crate::share::wire::Map;
@@ -128,11 +127,17 @@ pub trait Port: Send {
 pub trait Stream: Send {
     fn format(&self) -> &StreamFormat;
 
-    /// Readable when [`Stream::dequeue`] has a frame or an error.
-    fn poll_fd(&self) -> RawFd;
+    /// Has this be readable when [`Stream::dequeue`] has a frame or an error, until [`Stream::unwatch`].
+    fn watch(&mut self, ready: &Arc<Epoll>) -> std::io::Result<()>;
+    fn unwatch(&mut self, ready: &Epoll);
+
+    /// The next frame, where it is known to be there without asking the kernel.
+    fn at_hand(&mut self) -> Result<Option<Filled>> {
+        Ok(None)
+    }
 
     /// The next frame by the drop policy that the stream was started with, if there is one now. A caller
-    /// that can wait gets no stale one where a fresh one is about to come.
+    /// that can wait, and has waited, gets no stale one where a fresh one is about to come.
     fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>>;
 
     /// Gives a dequeued buffer back to be filled again.

@@ -3,13 +3,12 @@
 //! picture is done when it is taken. No thread: a timer tells when one is due.
 
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::{Filled, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{DropPolicy, Rate, StreamFormat, StreamRequest};
-use crate::kernel::{Timer, monotonic_ns};
+use crate::kernel::{Epoll, Timer, monotonic_ns};
 use crate::memory::{Buffer, PLANES_MOST};
 use crate::policy;
 
@@ -141,8 +140,12 @@ impl Stream for Paced {
         &self.format
     }
 
-    fn poll_fd(&self) -> RawFd {
-        self.timer.fd()
+    fn watch(&mut self, ready: &Arc<Epoll>) -> std::io::Result<()> {
+        ready.add(self.timer.fd())
+    }
+
+    fn unwatch(&mut self, ready: &Epoll) {
+        ready.remove(self.timer.fd());
     }
 
     fn dequeue(&mut self, _can_wait: bool) -> Result<Option<Filled>> {

@@ -13,7 +13,7 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Bell, Closing, Epoll, Event, Fd, Timer, monotonic_ns};
+use crate::kernel::{Closing, Epoll, Event, Fd, Heard, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
@@ -171,7 +171,8 @@ struct Served {
 impl Served {
     fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
         let mut link = timed::lock(&self.link);
-        if link.is_none() {
+        // That of a process that is gone, while another one may be there already.
+        if link.as_ref().is_none_or(Link::is_gone) {
             *link = Some(self.source.connect()?.0);
         }
         let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };
@@ -248,10 +249,12 @@ struct Attached {
     ring: Option<Ring>,
     /// Counts rings: a frame belongs to one of them.
     rings: u16,
-    /// The ring's bell, the link, the event of this end, and the timer while the process is away.
-    ready: Epoll,
+    /// What the ring's bell, the link, the event of this end, and the timer while the process is away, are watched by.
+    ready: Option<Arc<Epoll>>,
     /// A frame is there though the bell was not rung for it.
     here: Event,
+    /// That was signalled.
+    is_here: bool,
     retry: Timer,
     /// A process that was started to share the camera again, and when.
     spawned: Option<(Option<Spawned>, Instant)>,
@@ -268,7 +271,10 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    bell: Bell,
+    bell: Heard,
+    /// The bell will be rung for the next frame. While nobody has waited on it since, it is readable then.
+    is_armed: bool,
+    is_rung: bool,
     reader: Reader,
     geometry: Geometry,
     /// The driver's buffers that are slots, one file for each plane.
@@ -283,11 +289,6 @@ impl Ring {
     fn header(&self) -> &ring::Header {
         // SAFETY: a struct of atomics.
         unsafe { self.header.atomics() }
-    }
-
-    fn control(&self) -> &ring::Control {
-        // SAFETY: a struct of atomics.
-        unsafe { self.control.atomics() }
     }
 
     fn buffer(&mut self, slot: usize) -> Result<Arc<Buffer>> {
@@ -331,9 +332,7 @@ impl Drop for Ring {
 impl Attached {
     fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
         let failed = |e| Error::system(format!("{}: creating its descriptors", source.uri), e);
-        let (ready, here) = (Epoll::new().map_err(failed)?, Event::new().map_err(failed)?);
-        let retry = Timer::new().map_err(failed)?;
-        ready.add(retry.fd()).and_then(|()| ready.add(here.fd())).map_err(failed)?;
+        let (here, retry) = (Event::new().map_err(failed)?, Timer::new().map_err(failed)?);
         let attachment = Attachment {
             mode: wire::mode_of(request.drop_policy, source.every, source.interval_ns),
             hold: request.buffers,
@@ -347,8 +346,9 @@ impl Attached {
             link: None,
             ring: None,
             rings: 0,
-            ready,
+            ready: None,
             here,
+            is_here: false,
             retry,
             spawned: None,
             trouble: None,
@@ -385,7 +385,8 @@ impl Attached {
 
     /// Asks for frames over a new link. Their memory comes later.
     fn attach(&mut self, link: Link) -> Result<()> {
-        self.ready.add(link.fd()).map_err(|e| Error::system(format!("{}: watching it", self.source.uri), e))?;
+        let watched = self.ready.as_ref().map_or(Ok(()), |ready| ready.add(link.fd()));
+        watched.map_err(|e| Error::system(format!("{}: watching it", self.source.uri), e))?;
         self.leave();
         self.link.insert(link).send(wire::of_attachment(&self.attachment)).map(drop)
     }
@@ -431,27 +432,33 @@ impl Attached {
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let bell = Bell::from_fd(bell);
+        let bell = Heard::from_fd(bell);
         self.leave();
-        self.ready.add(bell.fd()).map_err(failed)?;
+        self.ready.as_ref().map_or(Ok(()), |ready| ready.add_edges(bell.fd())).map_err(failed)?;
         // SAFETY: a struct of atomics.
         let reader =
             Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.all(), generation.quota);
-        let buffers = vec![None; generation.geometry.all()];
         let geometry = generation.geometry;
-        self.ring = Some(Ring { file, header, control, bell, reader, geometry, lent, buffers, is_full: false });
+        let (is_armed, is_rung, is_full) = (false, false, false);
+        let buffers = vec![None; geometry.all()];
+        self.ring =
+            Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, lent, buffers, is_full });
         self.rings = self.rings.wrapping_add(1);
         self.format = generation.format;
         self.is_reformatted = true;
         self.trouble = None;
-        self.arm(false);
+        self.arm(Woken::ByNobody);
         Ok(())
     }
 
     fn leave(&mut self) {
         if let Some(ring) = self.ring.take() {
-            self.ready.remove(ring.bell.fd());
+            self.forget(ring.bell.fd());
         }
+    }
+
+    fn forget(&self, fd: RawFd) {
+        self.ready.iter().for_each(|ready| ready.remove(fd));
     }
 
     /// The process is gone. Frames that are out stay as they are: nobody writes them any more.
@@ -466,10 +473,10 @@ impl Attached {
     /// Frames will not come over this link any more: a new one is tried a little later.
     fn refused(&mut self, why: &Error) {
         if let Some(link) = self.link.take() {
-            self.ready.remove(link.fd());
+            self.forget(link.fd());
         }
         if let Some(ring) = &self.ring {
-            self.ready.remove(ring.bell.fd());
+            self.forget(ring.bell.fd());
         }
         self.trouble = Some(why.clone());
         self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
@@ -527,6 +534,7 @@ impl Attached {
                 let control = &ring.control;
                 // SAFETY: a struct of atomics.
                 ring.reader.release(unsafe { control.atomics() }, slot);
+                self.arm(Woken::ByNobody); // frames go on
                 return Err(error);
             }
         };
@@ -541,20 +549,58 @@ impl Attached {
         }))
     }
 
-    /// Has the descriptor be readable when there is a frame, and not before.
-    fn arm(&mut self, got_one: bool) {
-        let Some(ring) = &self.ring else { return self.here.clear() };
-        // While the writer has not taken notice of the wait, it has not signalled. It may be about to: then the descriptor
-        // is readable once for nothing.
-        if !got_one || !ring.control().waits() {
-            ring.bell.clear();
-            self.here.clear();
+    /// Has whoever watches be told when there is a frame, and not before.
+    fn arm(&mut self, woken: Woken) {
+        let pending = match &self.ring {
+            Some(ring) => !ring.is_full && ring.reader.behind(ring.header()) > 0,
+            None => return self.tell_here(false),
+        };
+        // Several threads may wait: while frames are there, none of them sleeps.
+        self.tell_here(pending);
+        let Some(ring) = &mut self.ring else { return };
+        // SAFETY: structs of atomics.
+        let (header, control): (&ring::Header, &ring::Control) =
+            unsafe { (ring.header.atomics(), ring.control.atomics()) };
+        if ring.is_armed && !control.waits() {
+            (ring.is_armed, ring.is_rung) = (false, true);
         }
-        let (header, control) = (ring.header(), ring.control());
-        if !ring.is_full && !ring.reader.wait(header, control) && ring.reader.behind(header) > 0 {
-            self.here.signal(); // it came meanwhile
+        match woken {
+            Woken::ByWait => ring.is_rung = false,
+            // The writer took notice of a wait, and rang only after this end had looked.
+            Woken::ForNothing => ring.is_rung = true,
+            Woken::ByNobody => {}
+        }
+        if pending {
+            return;
+        }
+        if std::mem::take(&mut ring.is_rung) {
+            ring.bell.clear();
+        }
+        if !ring.is_full {
+            ring.is_armed = ring.reader.wait(header, control);
+            let came = !ring.is_armed && ring.reader.behind(header) > 0;
+            self.tell_here(came);
         }
     }
+
+    fn tell_here(&mut self, is_here: bool) {
+        match (std::mem::replace(&mut self.is_here, is_here), is_here) {
+            (false, true) => self.here.signal(),
+            (true, false) => self.here.clear(),
+            _ => {}
+        }
+    }
+}
+
+/// What a look for frames was caused by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// A wait, which took notice of the bell.
+    ByWait,
+    /// The host's own, which may have seen the bell.
+    ByNobody,
+    /// The same, and there was nothing.
+    ForNothing,
 }
 
 impl Stream for Attached {
@@ -562,13 +608,37 @@ impl Stream for Attached {
         &self.format
     }
 
-    fn poll_fd(&self) -> RawFd {
-        self.ready.fd()
+    fn watch(&mut self, ready: &Arc<Epoll>) -> std::io::Result<()> {
+        self.ready = Some(ready.clone());
+        ready.add(self.retry.fd())?;
+        ready.add(self.here.fd())?;
+        self.link.as_ref().map_or(Ok(()), |link| ready.add(link.fd()))?;
+        // By its edges: a wait takes notice of the bell, and nothing more has to be asked of the kernel before the next.
+        self.ring.as_ref().map_or(Ok(()), |ring| ready.add_edges(ring.bell.fd()))
     }
 
-    fn dequeue(&mut self, _can_wait: bool) -> Result<Option<Filled>> {
+    fn unwatch(&mut self, ready: &Epoll) {
+        self.ready = None;
+        let link = self.link.as_ref().map(Link::fd);
+        let bell = self.ring.as_ref().map(|ring| ring.bell.fd());
+        [self.retry.fd(), self.here.fd()].into_iter().chain(link).chain(bell).for_each(|fd| ready.remove(fd));
+    }
+
+    fn at_hand(&mut self) -> Result<Option<Filled>> {
+        if self.ring.as_ref().is_none_or(|ring| ring.reader.behind(ring.header()) == 0) {
+            return Ok(None);
+        }
+        let taken = self.take()?;
+        if taken.is_some() {
+            self.arm(Woken::ByNobody);
+        }
+        Ok(taken)
+    }
+
+    fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>> {
+        let woken = if can_wait { Woken::ByWait } else { Woken::ByNobody };
         if let Some(filled) = self.take()? {
-            self.arm(true);
+            self.arm(woken);
             return Ok(Some(filled));
         }
         if self.link.is_none() {
@@ -581,7 +651,7 @@ impl Stream for Attached {
             }
         }
         let taken = self.take()?;
-        self.arm(taken.is_some());
+        self.arm(if can_wait || taken.is_some() { woken } else { Woken::ForNothing });
         match &self.trouble {
             // Once: whoever goes on waiting may get frames again.
             Some(trouble) if taken.is_none() && std::mem::take(&mut self.is_news) => Err(trouble.clone()),
@@ -601,7 +671,7 @@ impl Stream for Attached {
         // SAFETY: a struct of atomics.
         ring.reader.release(unsafe { ring.control.atomics() }, slot);
         if std::mem::take(&mut ring.is_full) {
-            self.arm(false);
+            self.arm(Woken::ByNobody);
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 //! connections hang up when it is gone. (The name space of these sockets is the network name space's.)
 //!
 //! Faults on order, so that a host can test what it does about them: `busy=N` refuses N attempts,
-//! `stall=N` gives no frame after N, `corrupt=N` flags every Nth frame, `unplug=N` vanishes after N
-//! frames and comes back after `return=MS`.
+//! `stall=N` gives no frame after N, `hang=N` does not return from the call for a frame after N, `corrupt=N` flags every
+//! Nth frame, `unplug=N` vanishes after N frames and comes back after `return=MS`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -53,6 +53,7 @@ struct Camera {
     fourcc: FourCc,
     rate: Rate,
     stall: Option<u64>,
+    hang: Option<u64>,
     corrupt: Option<u64>,
     unplug: Option<u64>,
     away: Duration,
@@ -60,7 +61,7 @@ struct Camera {
 
 impl Virtual {
     pub fn new(options: &Options) -> Result<Virtual> {
-        options.only(&["width", "height", "fps", "fourcc", "busy", "stall", "corrupt", "unplug", "return"])?;
+        options.only(&["width", "height", "fps", "fourcc", "busy", "stall", "hang", "corrupt", "unplug", "return"])?;
         let name = options.target.clone();
         if !is_name(&name) {
             let most = policy::VIRTUAL_NAME_MOST;
@@ -88,6 +89,7 @@ impl Virtual {
             fourcc,
             rate: Rate::new(options.number("fps", 30, 1..=u64::from(policy::FPS_MOST))? as u32, 1),
             stall: after("stall")?,
+            hang: after("hang")?,
             corrupt,
             unplug: after("unplug")?,
             away: Duration::from_millis(options.number("return", 1000, 0..=3_600_000)?),
@@ -404,6 +406,12 @@ const BARS: [[u8; 3]; 8] = [
 
 impl Picture for TestPicture {
     fn paint(&mut self, sequence: u64, timestamp_ns: i64, into: &mut [u8]) -> Result<Painted> {
+        if self.camera.hang.is_some_and(|frames| sequence >= frames) {
+            log::warn!("{}: the driver hangs (on order, by hang=N)", self.camera.uri);
+            loop {
+                std::thread::sleep(policy::FOR_EVER);
+            }
+        }
         if self.camera.unplug.is_some_and(|frames| sequence >= frames) {
             if let Ok(mut unplugged) = UNPLUGGED.try_lock() {
                 unplugged.entry(self.camera.name.clone()).or_insert_with(|| Instant::now() + self.camera.away);

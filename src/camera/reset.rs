@@ -11,7 +11,7 @@ use crate::backend::{self, Device, Port, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::StreamRequest;
 use crate::holders::{Activity, Holders};
-use crate::kernel::{self, Event, Thread, readable};
+use crate::kernel::{self, Epoll, Event, Thread, readable};
 use crate::lease::{self, LastExit};
 use crate::uri::Uri;
 use crate::{exit, policy, signals, timed};
@@ -63,8 +63,8 @@ impl Shared {
         })?;
         self.send_waiters_away(None);
 
-        let streamed = running.stream.take().is_some_and(|stream| {
-            self.ready.remove(stream.poll_fd());
+        let streamed = running.stream.take().is_some_and(|mut stream| {
+            stream.unwatch(&self.ready);
             true
         });
         self.round.fetch_add(1, Ordering::Relaxed);
@@ -270,6 +270,15 @@ impl<'a> Reset<'a> {
 
     /// Waits for a whole frame of a stream that has just begun.
     fn fresh_frame(&self, stream: &mut dyn Stream) -> Result<()> {
+        let failed = |e| Error::system(format!("{}: watching it", self.uri), e);
+        let ready = Arc::new(Epoll::new().map_err(failed)?);
+        stream.watch(&ready).map_err(failed)?;
+        let fresh = self.await_fresh_frame(stream, &ready);
+        stream.unwatch(&ready);
+        fresh
+    }
+
+    fn await_fresh_frame(&self, stream: &mut dyn Stream, ready: &Epoll) -> Result<()> {
         loop {
             if let Some(filled) = stream.dequeue(true)? {
                 stream.requeue(filled.index)?;
@@ -285,7 +294,7 @@ impl<'a> Reset<'a> {
                     Error::new(Kind::Timeout, message).hint("give it more time, or unplug it and plug it in again")
                 );
             }
-            self.wait(Some(stream.poll_fd()), None)?;
+            self.wait(Some(ready.fd()), None)?;
         }
     }
 

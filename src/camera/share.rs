@@ -22,6 +22,8 @@ impl Camera {
         if shared.is_shared.swap(true, Ordering::SeqCst) {
             return Err(shared.wrong_state("it is shared already"));
         }
+        // Its thread may stream before this returns, and then tells the share so, which is to be found.
+        let mut place = timed::lock(&shared.share);
         let begun = (|| {
             if timed::lock(&shared.stream).stream.is_some() {
                 return Err(shared
@@ -35,7 +37,8 @@ impl Camera {
         if let Some(lease) = timed::lock(&shared.lease).as_ref() {
             lease.set_share(Some(share.name()));
         }
-        *timed::lock(&shared.share) = Some(share);
+        *place = Some(share);
+        drop(place);
         // A close that came meanwhile found none to end.
         shared.check().inspect_err(|_| drop(shared.take_share()))
     }

@@ -143,6 +143,8 @@ pub struct camlease_open_options {
     /// Milliseconds that a holder gets: to release its frames when it is asked, and to end after SIGTERM when it is
     /// evicted. 0 for 500 and 2000.
     pub grace_ms: i32,
+    /// Not read: padding, for programs that were compiled before there was an access.
+    pub reserved: u32,
     /// CAMLEASE_ACCESS_EXCLUSIVE, CAMLEASE_ACCESS_SHARED or CAMLEASE_ACCESS_MONITOR. on_busy, priority, grace_ms and
     /// on_ask are about a camera itself, and of no effect on one that is attached to.
     pub access: u32,

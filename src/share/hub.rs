@@ -96,6 +96,8 @@ pub struct Reader {
     pub name: String,
     pub peer: Peer,
     pub mode: Mode,
+    /// How many frames it would like to hold, and how many it may.
+    asked: u32,
     pub quota: u32,
     /// The size and format that it cannot do without; 0 for any.
     pub pinned: StreamRequest,
@@ -215,10 +217,10 @@ impl Hub {
         state.format = Some(format.clone());
         state.trouble = None;
         let state = &mut *state;
-        let mut quota_left = state.capacity(self.history);
+        let mut left = state.capacity(self.history);
         for reader in &mut state.readers {
-            reader.quota = reader.quota.min(quota_left).max(1);
-            quota_left = quota_left.saturating_sub(reader.quota);
+            reader.quota = granted(reader.asked, left);
+            left = left.saturating_sub(reader.quota + 1);
             if let Some(generation) = &state.generation {
                 give(&self.name, reader, generation, format, &mut state.expelled);
             }
@@ -357,9 +359,16 @@ impl Hub {
 
     // For the one who listens.
 
-    pub fn order(&self, order: Order) {
-        timed::lock(&self.state).orders.push_back(order);
+    pub fn order(&self, order: Order) -> Result<()> {
+        let mut state = timed::lock(&self.state);
+        // While a driver hangs, nobody carries them out.
+        if state.orders.len() >= policy::ORDERS_MOST {
+            let message = format!("shared:{}: {} commands wait for the camera already", self.name, state.orders.len());
+            return Err(Error::new(Kind::Busy, message).hint("try again when they are carried out"));
+        }
+        state.orders.push_back(order);
         self.orders.signal();
+        Ok(())
     }
 
     /// Answers that are ready, and clients that are to be sent away.
@@ -383,14 +392,14 @@ impl Hub {
             return Err(Error::new(
                 Kind::Budget,
                 format!(
-                    "shared:{}: its {} readers may hold all frames that there is memory for",
+                    "shared:{}: there is no memory for a further reader beside the {} that it has",
                     self.name,
                     state.readers.len()
                 ),
             )
-            .hint("raise its max_bytes, or have readers hold fewer frames (buffers)"));
+            .hint("have readers hold fewer frames (buffers), or raise its max_bytes where that bounds it"));
         }
-        reader.quota = reader.quota.clamp(1, left - 1);
+        reader.quota = granted(reader.asked, left);
         let answer = map(json!({ "quota": reader.quota }));
         if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);
@@ -485,7 +494,8 @@ impl Hub {
             "streaming": state.generation.is_some(), "format": state.format.as_ref().map(wire::of_format),
             "generation": state.generations, "published": state.published, "dropped": state.dropped,
             "copied": state.published - state.lent, "lent": state.lent,
-            "readers": readers, "trouble": state.trouble.as_ref().map(wire::failure),
+            "readers": readers, "trouble": state.real_trouble().map(wire::failure),
+            "stopped": state.ordered == Some(false),
             "pulse_ms": self.pulse().as_millis() as u64,
         }))
     }
@@ -499,7 +509,7 @@ impl Hub {
             clients: self.clients.load(Ordering::Relaxed) as usize,
             published: state.published,
             pulse: self.pulse(),
-            trouble: state.trouble.as_ref().map(|error| error.message().to_owned()),
+            trouble: state.real_trouble().map(|error| error.message().to_owned()),
         }
     }
 
@@ -525,7 +535,8 @@ impl Reader {
             name: name.to_owned(),
             peer,
             mode: wants.mode,
-            quota: wants.hold.min(SLOTS_MOST as u32),
+            asked: wants.hold,
+            quota: 0,
             pinned: wants.wants,
             since_ns: monotonic_ns(),
             attached: None,
@@ -572,6 +583,11 @@ impl State {
         }
     }
 
+    /// Being stopped by command is told to readers as trouble is, but it is none.
+    fn real_trouble(&self) -> Option<&Error> {
+        self.trouble.as_ref().filter(|_| self.ordered != Some(false))
+    }
+
     /// How many slots readers may have, one of each for a frame that it only tries to get.
     fn capacity(&self, history: u32) -> u32 {
         let (own, all) = match &self.generation {
@@ -593,18 +609,25 @@ fn held(readers: &[Reader]) -> u64 {
 /// Files of a ring's own: its memory, the reader's page, and its event.
 const OWN_FILES: usize = 3;
 
+/// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
+/// frame that it only tries to get. Who wants all that there is leaves as much to the next.
+fn granted(asked: u32, left: u32) -> u32 {
+    let most = (left / 2).max(policy::SHARE_HOLD.min(left.saturating_sub(1)));
+    asked.clamp(1, most.max(1))
+}
+
 /// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let (bell, hears) = Bell::pair()?;
+        let (bell, heard) = Bell::pair()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        let mut files = vec![&generation.file, &control_file, hears.as_fd()];
+        let mut files = vec![&generation.file, &control_file, heard.as_fd()];
         files.extend(&generation.lent);
         reader.socket.send(&wire::to_line(message), &files)?;
         Ok::<_, std::io::Error>(Attached { control, bell })

@@ -122,7 +122,13 @@ impl Link {
     /// What came next, without waiting.
     pub fn news(&self) -> News {
         let mut room = vec![0; policy::ANSWER_MOST];
-        match self.socket.receive_with::<PASSED_MOST>(&mut room) {
+        let receive = |room: &mut [u8]| self.socket.receive_with::<PASSED_MOST>(room);
+        let received = receive(&mut room).or_else(|error| match error.kind() {
+            // It hung up before it had read all. That comes first; what it said before, why perhaps, is still to be read.
+            ErrorKind::ConnectionReset => receive(&mut room),
+            _ => Err(error),
+        });
+        match received {
             Ok((0, _)) => News::Gone,
             Ok((length, passed)) => match wire::parse(&room[..length]) {
                 Some(message) => News::Message(message, passed.into_iter().map_while(|fd| fd).collect()),
@@ -130,6 +136,17 @@ impl Link {
             },
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => News::Nothing,
             Err(_) => News::Gone,
+        }
+    }
+
+    /// Whether the process at the other end is gone. Events that came are lost by that.
+    pub fn is_gone(&self) -> bool {
+        loop {
+            match self.news() {
+                News::Nothing => return false,
+                News::Message(..) => {}
+                News::Gone => return true,
+            }
         }
     }
 

@@ -131,6 +131,12 @@ impl Server<'_> {
             let message = format!("shared:{}: {} clients are here already", self.hub.name, self.clients.len());
             return refuse(Error::new(Kind::Budget, message));
         }
+        // A program that opens and never closes is not to keep all others out. Who is in another container has no number.
+        let its = self.clients.iter().filter(|client| client.peer.pid == peer.pid && peer.pid != 0).count();
+        if its >= policy::CLIENTS_OF_ONE_MOST {
+            let message = format!("shared:{}: process {} has {its} connections to it already", self.hub.name, peer.pid);
+            return refuse(Error::new(Kind::Budget, message).hint("close cameras that are not used any more"));
+        }
         let may_command = is_allowed(&self.hub.commanders, &socket, peer);
         let now = Instant::now();
         self.clients.push(Client {
@@ -172,9 +178,13 @@ impl Server<'_> {
     fn send(&mut self, id: u64, message: Map) {
         let Some(client) = self.clients.iter().find(|client| client.id == id) else { return };
         let line = wire::to_line(message);
-        if let Err(error) = client.socket.send(&line, &[]) {
-            let reason = format!("it does not take its answers: {error}");
-            self.send_away(id, Some(&reason));
+        match client.socket.send(&line, &[]) {
+            Ok(()) => {}
+            // It went before its answer came, as one does whose patience is over.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.send_away(id, None);
+            }
+            Err(error) => self.send_away(id, Some(&format!("it does not take its answers: {error}"))),
         }
     }
 
@@ -250,8 +260,11 @@ impl Server<'_> {
             if self.hub.feed.is_none() {
                 return Reply::Now(Err(self.unknown(verb)));
             }
-            self.hub.order(Order { client: id, id: message.get("id").cloned().unwrap_or(Value::Null), what });
-            Reply::Later
+            let order = Order { client: id, id: message.get("id").cloned().unwrap_or(Value::Null), what };
+            match self.hub.order(order) {
+                Ok(()) => Reply::Later,
+                Err(error) => Reply::Now(Err(error)),
+            }
         };
         match verb {
             "release-control" => {

@@ -4,7 +4,9 @@
 #include <camlease.h>
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifdef __cplusplus
 #define CHECK(what) static_assert(what, #what)
@@ -19,7 +21,7 @@
 CHECK(sizeof(void *) == 8);
 CHECK(sizeof(camlease_status) == 4);
 
-SIZE(open_options, 80);
+SIZE(open_options, 88);
 AT(open_options, struct_size, 0);
 AT(open_options, timeout_ms, 8);
 AT(open_options, on_busy, 12);
@@ -37,6 +39,9 @@ WIDE(open_options, on_busy, 4);
 WIDE(open_options, priority, 4);
 WIDE(open_options, flags, 4);
 WIDE(open_options, grace_ms, 4);
+AT(open_options, reserved, 76); /* padding before there was an access */
+AT(open_options, access, 80);
+WIDE(open_options, access, 4);
 
 SIZE(asker, 40);
 AT(asker, struct_size, 0);
@@ -88,7 +93,7 @@ AT(camera_info, priority, 100);
 WIDE(camera_info, planes, 4);
 WIDE(camera_info, buffer_bytes, 8);
 
-SIZE(camera_stats, 88);
+SIZE(camera_stats, 96);
 AT(camera_stats, struct_size, 0);
 AT(camera_stats, frames, 8);
 AT(camera_stats, dropped, 16);
@@ -101,6 +106,8 @@ AT(camera_stats, reconnects, 64);
 AT(camera_stats, frames_out, 72);
 AT(camera_stats, bytes_out, 80);
 WIDE(camera_stats, bytes_out, 8);
+AT(camera_stats, behind, 88);
+WIDE(camera_stats, behind, 8);
 
 SIZE(plane, 24);
 AT(plane, data, 0);
@@ -134,7 +141,7 @@ AT(device_info, bus, 40);
 AT(device_info, state, 48);
 WIDE(device_info, state, 4);
 
-SIZE(holder, 80);
+SIZE(holder, 88);
 AT(holder, struct_size, 0);
 AT(holder, pid, 8);
 AT(holder, uid, 12);
@@ -152,6 +159,22 @@ AT(holder, since_ns, 72);
 WIDE(holder, condition, 4);
 WIDE(holder, priority, 4);
 WIDE(holder, since_ns, 8);
+AT(holder, share, 80);
+
+SIZE(share_options, 56);
+AT(share_options, struct_size, 0);
+AT(share_options, name, 8);
+AT(share_options, readers, 16);
+AT(share_options, readers_group, 20);
+AT(share_options, commanders, 24);
+AT(share_options, commanders_group, 28);
+AT(share_options, start, 32);
+AT(share_options, history, 36);
+AT(share_options, max_bytes, 40);
+AT(share_options, stream, 48);
+WIDE(share_options, readers_group, 4);
+WIDE(share_options, history, 4);
+WIDE(share_options, max_bytes, 8);
 
 SIZE(evict_options, 32);
 AT(evict_options, struct_size, 0);
@@ -203,6 +226,9 @@ CHECK(CAMLEASE_ON_BUSY_WAIT == 0 && CAMLEASE_ON_BUSY_ASK == 1 && CAMLEASE_ON_BUS
 CHECK(CAMLEASE_ANSWER_BY_PRIORITY == 0 && CAMLEASE_ANSWER_YIELD == 1);
 CHECK(CAMLEASE_EXIT_CLEAN == 0 && CAMLEASE_EXIT_DIED == 1 && CAMLEASE_EXIT_DIRTY == 2);
 CHECK(CAMLEASE_OPEN_WAIT_FOR_DEVICE == 1 && CAMLEASE_OPEN_RESET_AFTER_DIRTY_EXIT == 2);
+CHECK(CAMLEASE_ACCESS_EXCLUSIVE == 0 && CAMLEASE_ACCESS_SHARED == 1 && CAMLEASE_ACCESS_MONITOR == 2);
+CHECK(CAMLEASE_ALLOWED_OWNER == 0 && CAMLEASE_ALLOWED_GROUP == 1 && CAMLEASE_ALLOWED_EVERYONE == 2);
+CHECK(CAMLEASE_SHARE_ON_DEMAND == 0 && CAMLEASE_SHARE_ALWAYS == 1);
 CHECK(CAMLEASE_DROP_OLDEST == 0 && CAMLEASE_DROP_NEWEST == 1 && CAMLEASE_FRAME_CORRUPT == 1);
 CHECK(CAMLEASE_DEVICE_FREE == 0 && CAMLEASE_DEVICE_OPEN == 1 && CAMLEASE_DEVICE_STREAMING == 2);
 CHECK(CAMLEASE_DEVICE_UNKNOWN == 3 && CAMLEASE_ACTIVITY_OPEN == 1 && CAMLEASE_ACTIVITY_STREAMING == 2);
@@ -219,6 +245,7 @@ static camlease_reset_options resetting = CAMLEASE_RESET_OPTIONS_INIT;
 static camlease_frame_data frame = CAMLEASE_FRAME_DATA_INIT;
 static camlease_device_info device = CAMLEASE_DEVICE_INFO_INIT;
 static camlease_holder holder = CAMLEASE_HOLDER_INIT;
+static camlease_share_options sharing = CAMLEASE_SHARE_OPTIONS_INIT;
 static camlease_evict_options evicting = CAMLEASE_EVICT_OPTIONS_INIT;
 static camlease_format_info format = CAMLEASE_FORMAT_INFO_INIT;
 static camlease_control_info control = CAMLEASE_CONTROL_INFO_INIT;
@@ -235,19 +262,38 @@ static int plain(const void *at, size_t size)
     return told == size && memcmp((const unsigned char *)at + sizeof told, zeroes, size - sizeof told) == 0;
 }
 
+/* Programs that were compiled before members were added pass what they know, with anything in the padding at its end. */
+static void former_sizes_are_taken(void)
+{
+    camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
+    camlease_camera *camera = NULL;
+    char uri[64];
+
+    snprintf(uri, sizeof uri, "virtual:face-layout-%d", (int)getpid());
+    options.struct_size = 80;
+    memset((char *)&options + 76, 0xa5, 4);
+    options.access = 77; /* beyond what this program tells that it has */
+    assert(camlease_camera_open(uri, &options, &camera) == CAMLEASE_OK);
+    assert(camlease_camera_close(camera) == CAMLEASE_OK);
+    options.struct_size = sizeof options;
+    assert(camlease_camera_open(uri, &options, &camera) == CAMLEASE_INVALID_ARGUMENT && !camera);
+}
+
 int main(void)
 {
     assert(opening.struct_size == sizeof opening);
     assert(opening.timeout_ms == 5000 && opening.on_busy == CAMLEASE_ON_BUSY_WAIT && opening.priority == 0);
     assert(!opening.name && opening.flags == 0 && !opening.on_wait && !opening.user_data && !opening.cancel);
     assert(resetting.struct_size == sizeof resetting && resetting.timeout_ms == 10000);
-    assert(!opening.on_ask && opening.grace_ms == 0);
+    assert(!opening.on_ask && opening.grace_ms == 0 && opening.access == CAMLEASE_ACCESS_EXCLUSIVE);
+    assert(plain(&sharing, sizeof sharing));
     assert(evicting.struct_size == sizeof evicting && evicting.grace_ms == 2000);
     assert(evicting.flags == 0 && !evicting.name && !evicting.cancel);
     assert(streaming.drop_policy == CAMLEASE_DROP_OLDEST);
     assert(plain(&streaming, sizeof streaming) && plain(&frame, sizeof frame) && plain(&device, sizeof device));
     assert(plain(&holder, sizeof holder) && plain(&format, sizeof format) && plain(&control, sizeof control));
     assert(plain(&info, sizeof info) && plain(&stats, sizeof stats));
+    former_sizes_are_taken();
     assert(camlease_version() ==
            (CAMLEASE_VERSION_MAJOR << 16 | CAMLEASE_VERSION_MINOR << 8 | CAMLEASE_VERSION_PATCH));
     return 0;

@@ -307,7 +307,7 @@ static const struct {
     { "/etc/passwd", ARGUMENT },
     { "realsense:", S(UNSUPPORTED) },
     { "libcamera:1", S(UNSUPPORTED) },
-    { "shared:x", S(UNSUPPORTED) },
+    { "shared:x", S(NOT_FOUND) },
     { "/dev/null", S(UNSUPPORTED) },
     { "file:/dev/null", S(UNSUPPORTED) },
     { "/dev/no-such-node", S(NOT_FOUND) },
@@ -332,8 +332,8 @@ static void open_no_camera(void)
     camlease_camera *camera;
     CALL_OUT(P, CAMERA, allowed, camera, camlease_camera_open(uri, &options, &camera));
     if (uri && allowed == S(NOT_FOUND))
-        MUST(P, strstr(camlease_last_error_message(), strchr(uri, '/') ? strchr(uri, '/') : "dead"), "no name: %s",
-             camlease_last_error_message());
+        MUST(P, strstr(camlease_last_error_message(), strchr(uri, '/') ? strchr(uri, '/') : uri[0] == 'u' ? "dead" : uri),
+             "no name: %s", camlease_last_error_message());
 }
 
 /* Near each other most of the time. */
@@ -1216,6 +1216,76 @@ static void op_cancel(void)
     }
 }
 
+/* A camera is shared for a moment. What others see of it is tested elsewhere: here that it is in nobody's way. */
+static void op_share(void)
+{
+    struct thing *thing;
+    camlease_camera *camera = pick(CAMERA, &thing);
+    camlease_share_options options = CAMLEASE_SHARE_OPTIONS_INIT;
+    camlease_reply *reply = NULL;
+    char name[96];
+    snprintf(name, sizeof name, "%.40s-%u", game.prefix, dice(P, 3));
+    options.name = name;
+    uint32_t allowed = usable(thing, thing && thing->streaming ? S(WRONG_STATE) : S(OK));
+    uint32_t invalid = dice(P, 20);
+    switch (invalid) {
+    case 0:
+        options.name = NULL;
+        break;
+    case 1:
+        options.name = "\xc3\x28"; /* no UTF-8 */
+        break;
+    case 2:
+        options.start = 2 + dice(P, 100);
+        break;
+    case 3:
+        options.readers = 3 + dice(P, 100);
+        break;
+    case 4:
+        options.commanders = 3 + dice(P, 100);
+        break;
+    case 5:
+        options.history = 33 + dice(P, 100);
+        break;
+    case 6:
+        options.struct_size = dice(P, 2) ? dice(P, 8) : 4097 + roll(P) % 100000;
+        break;
+    case 7:
+        CALL(P, CAMERA, ARGUMENT, camlease_share_start(camera, NULL));
+        return;
+    }
+    if (invalid < 7) {
+        CALL(P, CAMERA, ARGUMENT, camlease_share_start(camera, &options));
+        return;
+    }
+    if (invalid == 8) { /* with what is no name, the camera is judged first */
+        options.name = "a name";
+        allowed = allowed & S(OK) ? ARGUMENT : allowed;
+    }
+    const char *status = "{\"do\": \"status\"}";
+    if (CALL(P, CAMERA, allowed, camlease_share_start(camera, &options))) {
+        CALL(P, CAMERA, thing ? S(WRONG_STATE) : HANDLE, camlease_share_stop(camera));
+        CALL_OUT(P, CAMERA, usable(thing, S(UNSUPPORTED)), reply, camlease_camera_command(camera, status, 1000, &reply));
+        CALL(P, CAMERA, HANDLE, camlease_reply_free(made_up(P, camera)));
+        return;
+    }
+    camlease_frame *frame;
+    CALL(P, CAMERA, S(WRONG_STATE), camlease_share_start(camera, &options));
+    CALL(P, CAMERA, S(WRONG_STATE), camlease_camera_start(camera, NULL));
+    CALL(P, CAMERA, S(WRONG_STATE), camlease_camera_stop(camera));
+    CALL_OUT(P, CAMERA, S(WRONG_STATE), frame, camlease_camera_next_frame(camera, 1000, &frame));
+    MUST(P, strstr(camlease_last_error_message(), name), "where to read it: %s", camlease_last_error_message());
+    CALL_OUT(P, CAMERA, ARGUMENT, reply, camlease_camera_command(camera, chance(P, 50) ? "no JSON" : NULL, 1000, &reply));
+    CALL(P, CAMERA, ARGUMENT, camlease_camera_command(camera, status, 1000, NULL));
+    CALL_OUT(P, CAMERA, S(OK), reply, camlease_camera_command(camera, status, 1000, &reply));
+    MUST(P, strstr(camlease_reply_text(reply), name), "%s", camlease_reply_text(reply));
+    CALL(P, CAMERA, S(OK), camlease_reply_free(reply));
+    CALL(P, CAMERA, HANDLE, camlease_reply_free(reply));
+    MUST(P, !camlease_reply_text(reply), "a reply that was freed has a text");
+    CALL(P, CAMERA, S(OK), camlease_share_stop(camera));
+    CALL(P, CAMERA, S(WRONG_STATE), camlease_share_stop(camera));
+}
+
 static void op_null_out(void)
 {
     CALL(P, DEVICES, ARGUMENT, camlease_device_list_new(NULL));
@@ -1443,7 +1513,7 @@ static const struct {
     { op_fd, 50 },         { op_info, 80 },       { op_stats, 80 },    { op_control, 80 }, { op_frame_info, 150 },
     { op_release, 250 },   { op_list_new, 40 },   { op_list_use, 150 }, { op_list_free, 40 }, { op_cancel, 60 },
     { op_null_out, 5 },    { op_library, 20 },    { op_reset, 15 },    { op_regain, 30 }, { op_evict, 3 },
-    { op_signals, 2 },     { op_open_held, 30 },
+    { op_signals, 2 },     { op_open_held, 30 },  { op_share, 10 },
 };
 
 static void step(void)

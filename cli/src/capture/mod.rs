@@ -172,7 +172,8 @@ fn start(camera: &Camera, args: &Args, kind: target::Kind) -> camlease::Result<S
         height,
         fourcc: args.format.unwrap_or_default(),
         rate: args.fps.unwrap_or_default(),
-        buffers: if clip { CLIP_BUFFERS } else { 0 },
+        // Frames of a shared camera wait in its ring, and not with those who hold them.
+        buffers: if clip && !args.camera.starts_with("shared:") { CLIP_BUFFERS } else { 0 },
         drop_policy: if clip { DropPolicy::Newest } else { DropPolicy::Oldest },
         ..StreamRequest::default()
     };

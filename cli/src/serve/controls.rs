@@ -21,20 +21,27 @@ pub fn set(camera: &Camera, settings: &[Setting]) -> Vec<Error> {
 }
 
 /// A control by its number, decimal or with 0x, or by its name, whatever is written between its words.
-pub fn find<'a>(offered: &'a [Control], wanted: &str) -> camlease::Result<&'a Control> {
+fn find<'a>(offered: &'a [Control], wanted: &str) -> camlease::Result<&'a Control> {
+    let names: Vec<_> = offered.iter().map(|control| (control.id, control.name.clone())).collect();
+    find_among(&names, wanted).map(|at| &offered[at])
+}
+
+/// The same, by what is known of them; its place.
+pub fn find_among(offered: &[(u32, String)], wanted: &str) -> camlease::Result<usize> {
     let number = match wanted.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => wanted.parse().ok(),
     };
     let plain = plain(wanted);
-    let found = offered.iter().find(|control| number == Some(control.id) || self::plain(&control.name) == plain);
+    let found = offered.iter().position(|(id, name)| number == Some(*id) || self::plain(name) == plain);
     found.ok_or_else(|| {
-        let near = |control: &&Control| strsim::damerau_levenshtein(&self::plain(&control.name), &plain);
+        let near = |name: &&String| strsim::damerau_levenshtein(&self::plain(name), &plain);
+        let names = || offered.iter().map(|(_, name)| name);
         let error = Error::new(Kind::InvalidArgument, format!("there is no control \"{wanted}\""));
-        match offered.iter().min_by_key(near).filter(|control| near(control) <= control.name.len().div_ceil(3)) {
-            Some(control) => error.hint(format_args!("did you mean \"{}\"?", control.name)),
+        match names().min_by_key(near).filter(|name| near(name) <= name.len().div_ceil(3)) {
+            Some(name) => error.hint(format_args!("did you mean \"{name}\"?")),
             None => {
-                let names: Vec<_> = offered.iter().map(|control| control.name.as_str()).collect();
+                let names: Vec<_> = names().map(String::as_str).collect();
                 error.hint(format_args!("it has {}", if names.is_empty() { "none".into() } else { names.join(", ") }))
             }
         }

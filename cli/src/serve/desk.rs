@@ -41,7 +41,7 @@ struct Offer {
     config: Option<config::Preview>,
     preview: Option<Preview>,
     /// Why there is none though there should be.
-    error: Option<String>,
+    error: Option<Error>,
 }
 
 impl Desk {
@@ -89,9 +89,10 @@ impl Desk {
 
     /// Says what has gone wrong with preview and recording, once.
     pub fn look(&self) {
-        let trouble = |status: &Map, key: &str| Some(status.get(key)?.as_str()?.to_owned());
+        let word = |status: &Map, key: &str| status.get(key)?.as_str().map(str::to_owned);
         let (preview, recording) = (self.preview_status(), self.archive.status());
-        let now = [trouble(&preview, "error"), trouble(&recording, "error").or(trouble(&recording, "ended"))];
+        let ended = word(&recording, "ended").map(|why| format!("it ended: {why}"));
+        let now = [word(&preview, "error"), word(&recording, "error").or(ended)];
         let mut told = lock(&self.told);
         for (what, (now, told)) in ["preview", "recording"].iter().zip(now.into_iter().zip(told.iter_mut())) {
             if let Some(trouble) = now.as_ref().filter(|_| now != *told) {
@@ -150,7 +151,7 @@ impl Desk {
         let failure = offer.error.clone();
         drop(offer);
         match failure {
-            Some(failure) => Err(Error::new(Kind::Io, failure)),
+            Some(failure) => Err(failure),
             None => Ok(self.preview_status()),
         }
     }
@@ -164,7 +165,7 @@ impl Desk {
         let options = PreviewOptions { width, rate: Rate::new(fps.0, fps.1), quality, readers: self.readers };
         match Preview::start(&self.name, options) {
             Ok(preview) => offer.preview = Some(preview),
-            Err(error) => offer.error = Some(error.to_string()),
+            Err(error) => offer.error = Some(error),
         }
     }
 
@@ -173,7 +174,7 @@ impl Desk {
         match &offer.preview {
             Some(preview) => preview.status(),
             None => {
-                let error = offer.error.clone().map_or(Value::Null, Value::from);
+                let error = offer.error.as_ref().map_or(Value::Null, |error| error.to_string().into());
                 [("on".to_owned(), false.into()), ("error".to_owned(), error)].into_iter().collect()
             }
         }

@@ -3,7 +3,7 @@
 pub mod config;
 
 mod channel;
-mod controls;
+pub mod controls;
 mod desk;
 mod detached;
 mod journal;

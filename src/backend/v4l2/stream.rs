@@ -1,6 +1,5 @@
 //! A V4L2 stream: the driver's buffers, mapped, going round between driver and host.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::device::reclaim;
@@ -9,7 +8,7 @@ use super::node::{Dequeued, OpenNode, Request};
 use crate::backend::{Filled, Stream};
 use crate::error::Result;
 use crate::format::{DropPolicy, StreamFormat, layout};
-use crate::kernel::{Fd, clock_ns, monotonic_ns};
+use crate::kernel::{Epoll, Fd, clock_ns, monotonic_ns};
 use crate::memory::Buffer;
 use crate::policy;
 
@@ -114,8 +113,12 @@ impl Stream for Mapped {
         &self.format
     }
 
-    fn poll_fd(&self) -> RawFd {
-        self.node.fd.number()
+    fn watch(&mut self, ready: &Arc<Epoll>) -> std::io::Result<()> {
+        ready.add(self.node.fd.number())
+    }
+
+    fn unwatch(&mut self, ready: &Epoll) {
+        ready.remove(self.node.fd.number());
     }
 
     fn dequeue(&mut self, can_wait: bool) -> Result<Option<Filled>> {

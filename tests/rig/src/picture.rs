@@ -108,6 +108,14 @@ pub fn number_in_yuyv(frame: &[u8], width: u32, height: u32) -> Option<u32> {
     number_in_luma(width, height, |x, y| frame[((y * width + x) * 2) as usize])
 }
 
+/// A sum over a plane's bytes, after that over others: who got the same bytes says the same. `tests/c/reader.c` has it, too.
+pub fn sum_of(bytes: &[u8], sum: u64) -> u64 {
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| mix(sum, (*byte).into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

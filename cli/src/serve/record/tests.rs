@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 
+#[path = "../../../tests/support/matroska.rs"]
+mod reader;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a player may be behind a killed recording: the second that was not written yet, and a busy machine's delay.
@@ -413,17 +416,17 @@ fn a_killed_recording_plays_up_to_its_last_whole_second() {
     if !has_player() {
         return;
     }
-    let rounds: u64 = std::env::var("CAMLEASE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
+    let rounds: u64 = std::env::var("CAMLEASE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
     let root = folder("killed");
     let mut state = 20_261_121;
-    let mut lost = Vec::new();
+    let (mut lost, mut frames, mut seconds) = (Vec::new(), 0, 0.0);
     for round in 0..rounds.div_ceil(AT_ONCE) {
         let starts = (0..AT_ONCE).map(|at| {
             let container = if at == 0 { Container::Raw } else { Container::Matroska };
             let folder = root.join(format!("{round}-{at}"));
             fs::create_dir(&folder).unwrap();
-            let options = RecordOptions { quality: 100, ..options(&folder, container) };
-            (Process::start(&camera("width=320&height=240&fps=30"), &options, &[]), folder, container)
+            let options = options(&folder, container);
+            (Process::start(&camera("width=160&height=120&fps=30"), &options, &[]), folder, container)
         });
         let running: Vec<_> = starts.collect();
         for (mut process, folder, container) in running {
@@ -445,25 +448,30 @@ fn a_killed_recording_plays_up_to_its_last_whole_second() {
             }
             let played = play(&file);
             let reach = played.times.last().copied().unwrap_or(0.0);
-            let elapsed = killed - played.created.unwrap();
+            // A player that finds no frame tells nothing of the file.
+            let film = reader::read(&fs::read(&file).unwrap());
+            assert_eq!(film.times.len(), played.times.len(), "{}", file.display());
+            assert!(played.created.is_none_or(|created| (created - film.begun).abs() < 0.001), "{:?}", played.created);
+            let elapsed = killed - film.begun;
             lost.push(elapsed - reach);
             assert!(reach > elapsed - LOST_MOST, "{elapsed} s were recorded, {reach} s are played: {}", file.display());
-            // No frame is missing within.
-            assert!(played.times.windows(2).all(|pair| pair[1] - pair[0] < 0.5), "{:?}", played.times);
+            // No cluster is missing within.
+            assert!(played.times.windows(2).all(|pair| pair[1] - pair[0] < 1.0), "{:?}", played.times);
+            (frames, seconds) = (frames + played.times.len(), seconds + reach);
             fs::remove_file(file).unwrap();
         }
     }
     lost.sort_by(f64::total_cmp);
+    let (median, most) = (lost[lost.len() / 2], lost[lost.len() - 1]);
     println!(
-        "{} killed; seconds lost: median {:.2}, most {:.2}",
-        lost.len(),
-        lost[lost.len() / 2],
-        lost[lost.len() - 1]
+        "{} killed; seconds lost: median {median:.2}, most {most:.2}; {frames} frames in {seconds:.1} s",
+        lost.len()
     );
+    assert!(frames as f64 > seconds * 30.0 * 0.8, "{frames} frames in {seconds} s");
 }
 
 /// Recordings that run side by side while one after the other is killed.
-const AT_ONCE: u64 = 6;
+const AT_ONCE: u64 = 3;
 
 #[test]
 fn a_torn_tail_is_left_out() {
