@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, Commands, DropPolicy, Frame, Kind, Map, OpenOptions, Publisher, ShareOptions, StreamRequest};
+use camlease::{
+    Camera, Commands, DropPolicy, Frame, Kind, Map, OpenOptions, Publisher, ShareOptions, ShareStart, StreamRequest,
+};
 use support::rough::Rough;
 use support::stamped::{self, Stage, belongings, eventually, format, monotonic_ns, options};
 
@@ -438,6 +440,10 @@ fn producer_forks(stage: &Stage) {
     let (had, inherited) = (things_of("self"), inherited_by_exec());
     let mut own = Own::new(stage);
     own.publish();
+    let also = format!("{}-also", stage.name);
+    let camera = Camera::open(&format!("virtual:{also}?fps=100"), OpenOptions::default()).unwrap();
+    let start = ShareStart::Always;
+    camera.share(ShareOptions { name: also, start, ..ShareOptions::default() }).unwrap();
     if inherited != inherited_by_exec() {
         return board.complain(&format!("a new program inherits {:?}", inherited_by_exec()));
     }
@@ -451,8 +457,13 @@ fn producer_forks(stage: &Stage) {
             let refused = publisher.set_format(&format(1)).err().map(|error| error.kind());
             expect(refused == Some(Kind::Forked), &format!("a format: {refused:?}"))?;
             expect(publisher.info().published == 0, "frames")?;
-            // SAFETY: the child does not return to its parent's code, which has this for ever.
-            drop(unsafe { std::ptr::read(&own) });
+            expect(camera.share_info().is_none(), "a share")?;
+            let refused = ask(&camera, "status").err().map(|error| error.kind());
+            expect(refused == Some(Kind::Forked), &format!("a command: {refused:?}"))?;
+            let refused = camera.unshare().err().map(|error| error.kind());
+            expect(refused == Some(Kind::Forked), &format!("an end: {refused:?}"))?;
+            // SAFETY: the child does not return to its parent's code, which has these for ever.
+            drop(unsafe { (std::ptr::read(&own), std::ptr::read(&camera)) });
             Ok(())
         },
         stage,
@@ -461,6 +472,9 @@ fn producer_forks(stage: &Stage) {
     loop {
         own.publish();
         board.parties[0].frames.fetch_add(1, SeqCst);
+        if !camera.share_info().is_some_and(|info| info.streaming || info.trouble.is_none()) {
+            return board.complain("the camera is not shared any more");
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
 }

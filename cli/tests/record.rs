@@ -423,6 +423,26 @@ fn a_killed_recording_plays_up_to_its_last_second_and_begins_again() {
     assert_eq!(serving.films("mkv").len(), kills + 1);
 }
 
+#[test]
+fn a_recording_goes_on_when_the_camera_is_back() {
+    let query = "width=160&height=120&fps=30&unplug=40&return=500&corrupt=10";
+    let mut serving = Serving::start("lost", query, RECORDING, |_| ());
+    serving.ok(json!({"do": "record", "on": true}));
+    let worker = serving.worker();
+    serving.records(3.0);
+    let status = serving.ok(json!({"do": "record", "on": false}));
+    assert_eq!((&status["error"], &status["ended"]), (&Value::Null, &Value::Null), "{status}");
+    assert!(status["damaged"].as_u64() > Some(0), "{status}");
+    let film = film(Path::new(status["file"].as_str().unwrap()));
+    assert_eq!((film.times.len() as u64, film.torn), (status["frames"].as_u64().unwrap(), 0));
+    let pauses = film.times.windows(2).filter(|pair| pair[1] - pair[0] > 0.4).count();
+    eprintln!("  {} frames, {pauses} pauses: {status}", film.times.len());
+    assert!(pauses > 0 && film.times.is_sorted(), "{:?}", film.times);
+    assert_eq!(serving.films("mkv").len(), 1);
+    assert_eq!(serving.worker(), worker);
+    serving.stop();
+}
+
 /// A tmpfs of half a MiB over the folder of films; `None` where this user may not mount.
 struct Small(PathBuf);
 

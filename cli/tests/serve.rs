@@ -218,6 +218,10 @@ fn what_changed_in_the_file_is_applied_and_nothing_else() {
     serving.configure(&config("controls = { Brightness = 77 }", ""));
     serving.line("front: changed while it goes on");
     assert!(lives(front_pid) && lives(back_pid));
+    let mut asked = camlease(&["--json", "ctl", "front", "control", "brightness"]);
+    let answer = asked.env("CAMLEASE_RUNTIME_DIR", serving.folder.join("run")).output().unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(answer["value"], 77, "{answer}");
     // By a new process.
     serving.configure(&config("controls = { Brightness = 77 }\nbuffers = 6", ""));
     serving.line("front: changed: its process is started anew");

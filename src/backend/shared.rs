@@ -438,9 +438,9 @@ impl Attached {
         // SAFETY: a struct of atomics.
         let reader =
             Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.all(), generation.quota);
-        let buffers = vec![None; generation.geometry.all()];
         let geometry = generation.geometry;
         let (is_armed, is_rung, is_full) = (false, false, false);
+        let buffers = vec![None; geometry.all()];
         self.ring =
             Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, lent, buffers, is_full });
         self.rings = self.rings.wrapping_add(1);

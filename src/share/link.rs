@@ -129,9 +129,10 @@ impl Link {
     /// What came next, without waiting.
     pub fn news(&self) -> News {
         let mut room = vec![0; policy::ANSWER_MOST];
-        let received = self.socket.receive_with::<PASSED_MOST>(&mut room).or_else(|error| match error.kind() {
+        let receive = |room: &mut [u8]| self.socket.receive_with::<PASSED_MOST>(room);
+        let received = receive(&mut room).or_else(|error| match error.kind() {
             // It hung up before it had read all. That comes first; what it said before, why perhaps, is still to be read.
-            ErrorKind::ConnectionReset => self.socket.receive_with(&mut room),
+            ErrorKind::ConnectionReset => receive(&mut room),
             _ => Err(error),
         });
         match received {
