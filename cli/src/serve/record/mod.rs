@@ -42,6 +42,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a camera that failed is opened again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// A camera that is open and fails is opened again after so many failures, with this pause after each.
+const FAILURES_MOST: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How long one attempt to open the camera may take: as long may a stop be late.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -274,7 +278,7 @@ fn read_once(shared: &Shared, uri: &str, options: &RecordOptions) -> Result<()> 
     let camera = Camera::open(uri, open)?;
     let request = StreamRequest { drop_policy: DropPolicy::Newest, buffers: BUFFERS, ..StreamRequest::default() };
     let format = camera.start(&request)?;
-    let mut next = None;
+    let (mut next, mut failures) = (None, 0);
     loop {
         // SAFETY: the camera and the event keep their descriptors open until they are dropped.
         let fds = unsafe { [BorrowedFd::borrow_raw(shared.stop.fd()), BorrowedFd::borrow_raw(camera.fd()?)] };
@@ -284,8 +288,19 @@ fn read_once(shared: &Shared, uri: &str, options: &RecordOptions) -> Result<()> 
         let frame = match camera.next_frame(Some(Duration::ZERO)) {
             Ok(frame) => frame,
             Err(error) if error.kind() == Kind::Timeout => continue,
+            // A shared camera comes back to those who stay.
+            Err(error) if failures < FAILURES_MOST => {
+                failures += 1;
+                next = None;
+                shared.progress().trouble = Some(error.to_string());
+                if shared.is_stopped(PAUSE) {
+                    return Ok(());
+                }
+                continue;
+            }
             Err(error) => return Err(error),
         };
+        failures = 0;
         let missed = next.map_or(0, |next| frame.sequence().saturating_sub(next));
         next = Some(frame.sequence() + 1);
         let picture = Picture::of(&frame, options.container, options.quality, format.rate);
