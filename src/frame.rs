@@ -16,6 +16,8 @@ pub struct Frame {
     height: u32,
     fourcc: FourCc,
     strides: [u32; PLANES_MOST],
+    /// How many buffers its stream has.
+    buffers: u32,
     /// The start that it came from: only to that one its buffer goes back.
     round: u64,
     epoch: u64,
@@ -30,7 +32,8 @@ impl Frame {
             *stride = plane.0;
         }
         let (width, height, fourcc) = (format.width, format.height, format.fourcc);
-        Frame { filled, width, height, fourcc, strides, round, epoch: fork::epoch(), camera }
+        let buffers = format.buffers;
+        Frame { filled, width, height, fourcc, strides, buffers, round, epoch: fork::epoch(), camera }
     }
 
     /// Bytes of memory that the frame keeps.
@@ -83,11 +86,61 @@ impl Frame {
         self.filled.corrupt
     }
 
+    /// Which of its stream's buffers it is in.
+    pub(crate) fn index(&self) -> usize {
+        self.filled.index as usize
+    }
+
+    /// How many its stream has.
+    pub(crate) fn buffers(&self) -> usize {
+        self.buffers as usize
+    }
+
+    /// Where in a plane's memory its bytes begin, and how many they are.
+    pub(crate) fn place(&self, plane: usize) -> (usize, usize) {
+        (self.filled.offset[plane], self.filled.used[plane])
+    }
+
+    /// The start that it came from.
+    pub(crate) fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Leaves the frame to others, who read its buffer on their own.
+    pub(crate) fn lend(self) -> Lent {
+        // This process does not read it any more: at the stream's end it is no copy that has to be made.
+        self.filled.buffer.take_back();
+        Lent { frame: Some(self) }
+    }
+
     /// Whether the frame came with the parent process.
     pub fn is_forked(&self) -> bool {
         self.epoch != fork::epoch()
     }
 }
+
+/// A frame whose buffer others read. Unless it is given back, its stream never fills that buffer again.
+pub(crate) struct Lent {
+    frame: Option<Frame>,
+}
+
+impl Lent {
+    /// Nobody reads it any more.
+    pub(crate) fn give_back(mut self) {
+        drop(self.frame.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(frame) = &mut self.frame {
+            frame.round = NO_ROUND;
+        }
+    }
+}
+
+/// Starts are counted from 1.
+const NO_ROUND: u64 = 0;
 
 impl Drop for Frame {
     fn drop(&mut self) {

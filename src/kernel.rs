@@ -533,7 +533,7 @@ impl MessageSocket {
 }
 
 /// Most descriptors that go with one message.
-const PASSED_MOST: usize = 40;
+pub const PASSED_MOST: usize = 40;
 
 /// Room for one control message with that many descriptors.
 #[repr(align(8))]

@@ -47,12 +47,12 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// Maps a driver's buffer, read-only, one `(offset, length)` for each plane. It stays mapped until
+    /// Maps a driver's buffer, read-only, one `(file, offset, length)` for each plane. It stays mapped until
     /// [`Buffer::detach`].
-    pub fn map(fd: RawFd, planes: &[(i64, usize)]) -> std::io::Result<Arc<Buffer>> {
+    pub fn map(planes: &[(RawFd, i64, usize)]) -> std::io::Result<Arc<Buffer>> {
         let (buffer, token) = fork::enter_buffer(|| {
             let mut mapped = Buffer::empty(planes.len());
-            for &(offset, length) in planes {
+            for &(fd, offset, length) in planes {
                 // SAFETY: a new mapping at an address of the kernel's choice.
                 let plane = unsafe { map(length, libc::PROT_READ, libc::MAP_SHARED, fd, offset) }?;
                 mapped.planes.push(Plane::new(plane, length, DRIVER));

@@ -183,11 +183,20 @@ pub const SHARE_HISTORY_MOST: u32 = 32;
 /// hold frames.
 pub const SHARE_BYTES: u64 = 512 << 20;
 
+/// Most buffers of a driver that readers of a shared camera read themselves; the rest of a ring's slots is for copies.
+pub const SHARE_LENT_MOST: usize = 16;
+/// Of these, the ones that are there for readers to hold; the others are for the newest frames.
+pub const SHARE_LENT_HELD: u32 = 5;
+
+/// How many bytes of a driver's exported buffer are read for measure, how often, and by how much slower than ordinary
+/// memory they may be. Uncached memory is slower by a factor of 10 and more.
+pub const EXPORT_SAMPLE: usize = 128 << 10;
+pub const EXPORT_ROUNDS: u32 = 4;
+pub const EXPORT_DEARER: u32 = 4;
+pub const EXPORT_SLACK: Duration = Duration::from_micros(5);
+
 /// Frames that a reader of a shared camera may hold when it does not say: one in use, one that it has just got.
 pub const SHARE_HOLD: u32 = 2;
-
-/// As many as this it may have while there are slots; more only as long as it leaves as many to others.
-pub const SHARE_HOLD_SURE: u32 = 8;
 
 /// Slots beside the frames that readers may hold: the newest one, and one that is being written.
 pub const SHARE_SPARE: u32 = 2;

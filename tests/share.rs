@@ -209,6 +209,53 @@ fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
     }
 }
 
+/// A process whose answers take their time.
+struct Slow;
+
+impl Commands for Slow {
+    fn command(&self, verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
+        (verb == "nap").then(|| {
+            std::thread::sleep(Duration::from_millis(250));
+            Ok(Map::new())
+        })
+    }
+
+    fn status(&self) -> Map {
+        Map::new()
+    }
+}
+
+#[test]
+fn a_reader_finds_back_to_a_process_that_answers_late() {
+    let name = unique("share-late");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let here = reader(&name);
+    here.start(&in_order()).unwrap();
+    next(&here);
+    camera.close();
+    let gone = (0..100).find_map(|_| here.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected);
+    let camera = Camera::open(&format!("virtual:{name}?width=64&height=48&fps=100"), OpenOptions::default()).unwrap();
+    let commands: Option<Arc<dyn Commands>> = Some(Arc::new(Slow));
+    camera.share(ShareOptions { name: name.clone(), commands, ..ShareOptions::default() }).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            // There is always somebody whom it is answering.
+            scope.spawn(|| {
+                let nagging = reader(&name);
+                while !over.load(Ordering::SeqCst) {
+                    ask(&nagging, json!({ "do": "nap" })).unwrap();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(next_after_a_gap(&here))));
+        over.store(true, Ordering::SeqCst);
+        assert!(back.is_ok());
+    });
+}
+
 #[test]
 fn a_camera_streams_while_somebody_reads() {
     let name = unique("share-demand");

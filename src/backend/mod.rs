@@ -83,6 +83,12 @@ pub trait Device: Send + Sync {
             .hint("open shared:NAME to command a camera that is shared"))
     }
 
+    /// Whether others could read its buffers as they read ordinary memory, and it were free while they have some. Asked
+    /// while it does not stream.
+    fn may_export(&self) -> bool {
+        false
+    }
+
     /// Starts streaming. The caller sees to it that there is one stream at a time.
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>>;
 
@@ -150,6 +156,12 @@ pub trait Stream: Send {
     /// Frames that are there and were not taken, where others decide how many there are.
     fn behind(&self) -> u64 {
         0
+    }
+
+    /// Its buffers as files that other processes can map to read them: by their index, one for each plane. For a device
+    /// that may export them; none where it turns out that there are no such files.
+    fn export(&self) -> Vec<Vec<Fd>> {
+        Vec::new()
     }
 
     /// Ends the stream and gives up its memory; frames that are handed out stay readable. The device

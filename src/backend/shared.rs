@@ -17,7 +17,7 @@ use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
-use crate::share::memory::{Mapping, is_for_good};
+use crate::share::memory::{Mapping, is_drivers, is_for_good, mark_reading};
 use crate::share::ring::{self, Reader, Taken};
 use crate::share::spawn::{Spawned, Wanted};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
@@ -277,6 +277,8 @@ struct Ring {
     is_rung: bool,
     reader: Reader,
     geometry: Geometry,
+    /// The driver's buffers that are slots, one file for each plane.
+    lent: Vec<Fd>,
     /// Mapped when a frame came in them first.
     buffers: Vec<Option<Arc<Buffer>>>,
     /// The reader holds as many as it may, and is not to be woken before it gives one back.
@@ -294,14 +296,30 @@ impl Ring {
         if let Some(buffer) = place {
             return Ok(buffer.clone());
         }
-        let planes: Vec<(i64, usize)> = (0..self.geometry.planes.len())
-            .map(|plane| self.geometry.plane(slot, plane))
-            .map(|(at, length)| (at as i64, length))
-            .collect();
-        let buffer = Buffer::map(self.file.number(), &planes)
-            .map_err(|e| Error::system("mapping the frames of a shared camera", e))?;
+        let of_memory = |plane| {
+            let (at, length) = self.geometry.plane(slot, plane);
+            (self.file.number(), at as i64, length)
+        };
+        let lent = lent_files(&self.lent, &self.geometry, slot);
+        let of_driver = |plane: usize| (lent[plane].number(), 0, self.geometry.planes[plane].1);
+        let all = 0..self.geometry.planes.len();
+        let planes: Vec<_> = if lent.is_empty() { all.map(of_memory).collect() } else { all.map(of_driver).collect() };
+        let buffer = Buffer::map(&planes).map_err(|e| Error::system("mapping the frames of a shared camera", e))?;
         Ok(place.insert(buffer).clone())
     }
+
+    /// Tells the driver whose buffer a slot is that its bytes are read now, or were.
+    fn mark_reading(&self, slot: usize, begins: bool) -> Result<()> {
+        let files = lent_files(&self.lent, &self.geometry, slot);
+        let marked = files.iter().try_for_each(|file| mark_reading(file, begins));
+        marked.map_err(|e| Error::system("reading the frames of a shared camera (DMA_BUF_IOCTL_SYNC)", e))
+    }
+}
+
+/// The files of a slot that is a driver's buffer; none of another.
+fn lent_files<'a>(lent: &'a [Fd], geometry: &Geometry, slot: usize) -> &'a [Fd] {
+    let planes = geometry.planes.len();
+    slot.checked_sub(geometry.slots).map_or(&[], |at| &lent[at * planes..][..planes])
 }
 
 impl Drop for Ring {
@@ -392,14 +410,24 @@ impl Attached {
     }
 
     /// Goes over to a new ring.
-    fn enter(&mut self, message: &Map, [file, control, bell]: Passed) -> Result<()> {
+    fn enter(&mut self, message: &Map, passed: Passed) -> Result<()> {
         let uri = &self.source.uri.clone();
-        let (Some(file), Some(control), Some(bell)) = (file, control, bell) else { return Err(unreadable(uri)) };
+        let mut passed = passed.into_iter();
+        let (Some(file), Some(control), Some(bell)) = (passed.next(), passed.next(), passed.next()) else {
+            return Err(unreadable(uri));
+        };
+        let lent: Vec<Fd> = passed.collect();
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
+        if lent.len() < generation.geometry.files() {
+            let cause = std::io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(Error::system(format!("{uri}: receiving its buffers"), cause)
+                .hint("close some descriptors, or raise the limit (ulimit -n)"));
+        }
         // Memory that somebody could cut off beneath this process would kill it.
-        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_for_good(&file) || !is_for_good(&control) {
+        let is_sound = is_for_good(&file) && is_for_good(&control) && lent.iter().all(is_drivers);
+        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_sound {
             return Err(unreadable(uri));
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
@@ -409,11 +437,12 @@ impl Attached {
         self.ready.as_ref().map_or(Ok(()), |ready| ready.add_edges(bell.fd())).map_err(failed)?;
         // SAFETY: a struct of atomics.
         let reader =
-            Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.slots, generation.quota);
-        let buffers = vec![None; generation.geometry.slots];
+            Reader::new(unsafe { header.atomics() }, self.attachment.mode, generation.geometry.all(), generation.quota);
         let geometry = generation.geometry;
         let (is_armed, is_rung, is_full) = (false, false, false);
-        self.ring = Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, buffers, is_full });
+        let buffers = vec![None; geometry.all()];
+        self.ring =
+            Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, lent, buffers, is_full });
         self.rings = self.rings.wrapping_add(1);
         self.format = generation.format;
         self.is_reformatted = true;
@@ -457,8 +486,8 @@ impl Attached {
     fn return_to(&mut self) {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
-        let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        match link.and_then(|(link, _)| self.attach(link)) {
+        // The answers are not waited for: where processors are scarce, they come later than a host would wait here.
+        match Link::greet(name, reader, *monitor).and_then(|(link, _)| self.attach(link)) {
             Ok(()) => self.spawned = None,
             Err(error) => {
                 log::debug!("{error}");
@@ -475,9 +504,13 @@ impl Attached {
     fn spawn(&mut self) {
         let Some(camera) = &self.source.camera else { return };
         if let Some((spawned, at)) = &mut self.spawned {
-            let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
-            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
-            if at.elapsed() < policy::SHARE_RESPAWN {
+            if let Some(said) = spawned.as_mut().and_then(Spawned::report) {
+                said.unwrap_or_else(|error| log::info!("{}: {error}", camera.uri));
+                *spawned = None;
+            }
+            // One that has not said how it went is on its way: its start takes time where processors are scarce.
+            let patience = if spawned.is_some() { policy::SHARE_SPAWN } else { policy::SHARE_RESPAWN };
+            if at.elapsed() < patience {
                 return;
             }
         }
@@ -499,7 +532,7 @@ impl Attached {
             }
             Taken::Nothing => return Ok(None),
         };
-        let buffer = match ring.buffer(slot) {
+        let buffer = match ring.buffer(slot).and_then(|buffer| ring.mark_reading(slot, true).map(|()| buffer)) {
             Ok(buffer) => buffer,
             Err(error) => {
                 let control = &ring.control;
@@ -636,6 +669,9 @@ impl Stream for Attached {
             return Ok(()); // its ring is gone
         }
         let Some(ring) = &mut self.ring else { return Ok(()) };
+        if let Err(error) = ring.mark_reading(slot, false) {
+            log::debug!("{}: {error}", self.source.uri);
+        }
         // SAFETY: a struct of atomics.
         ring.reader.release(unsafe { ring.control.atomics() }, slot);
         if std::mem::take(&mut ring.is_full) {

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::frame::Frame;
 use crate::share::wire::Map;
-use crate::share::{Feed, Share, ShareInfo, ShareOptions};
+use crate::share::{Feed, Lending, Share, ShareInfo, ShareOptions};
 use crate::{fork, policy, signals, timed};
 
 impl Camera {
@@ -60,13 +60,13 @@ impl Camera {
     }
 
     pub fn share_info(&self) -> Option<ShareInfo> {
-        timed::lock(&self.shared.share).as_ref().map(Share::info)
+        timed::lock(&self.shared.share).as_ref().filter(|share| share.is_own()).map(Share::info)
     }
 
     /// Sends a command to the process that shares the camera; its answer. On the handle of the one who shares it, "status"
     /// alone is known.
     pub fn command(&self, request: Map, timeout: Duration) -> Result<Map> {
-        if let Some(share) = timed::lock(&self.shared.share).as_ref() {
+        if let Some(share) = timed::lock(&self.shared.share).as_ref().filter(|share| share.is_own()) {
             return match request.get("do").and_then(|verb| verb.as_str()) {
                 Some("status") => Ok(share.status()),
                 _ => Err(self.shared.wrong_state("commands to a camera that this process shares go to shared:NAME")),
@@ -129,6 +129,16 @@ impl Feed for Shared {
         let format = self.start(request)?;
         self.tell_sharing(true);
         Ok(format)
+    }
+
+    fn may_lend(&self) -> bool {
+        self.with_device(|device| Ok(device.may_export())).unwrap_or(false)
+    }
+
+    fn lend(&self) -> Option<Lending> {
+        let running = self.lock_stream().ok()?;
+        let buffers = running.stream.as_ref()?.export();
+        (!buffers.is_empty()).then(|| Lending { buffers, round: self.round.load(Ordering::Relaxed) })
     }
 
     fn end(&self) -> Result<()> {

@@ -14,7 +14,7 @@ use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
 use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{StreamFormat, StreamRequest};
-use crate::kernel::{Bell, Event, Fd, MessageSocket, Peer, monotonic_ns};
+use crate::kernel::{Bell, Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns};
 use crate::{policy, timed};
 
 pub struct Hub {
@@ -28,6 +28,8 @@ pub struct Hub {
     start: ShareStart,
     history: u32,
     max_bytes: u64,
+    /// Readers may read the driver's own buffers.
+    lends: bool,
     state: Mutex<State>,
     /// Something for the thread that publishes: an order, or a reader that came.
     pub orders: Event,
@@ -58,6 +60,8 @@ struct State {
     /// Readers who broke the protocol: their clients are to be sent away.
     expelled: Vec<u64>,
     published: u64,
+    /// Of these, the ones that readers find in the driver's own buffers.
+    lent: u64,
     /// Frames for which there was no slot.
     dropped: u64,
 }
@@ -67,6 +71,8 @@ struct Generation {
     number: u64,
     file: Fd,
     ring: Arc<Ring>,
+    /// The driver's buffers that are the slots after the ring's own, one file for each plane.
+    lent: Vec<Fd>,
     writer: Writer,
 }
 
@@ -130,6 +136,9 @@ impl Hub {
         let or = |asked, default| if asked == 0 { default } else { asked };
         let now = monotonic_ns();
         Ok(Hub {
+            // Whoever has a driver's buffer can have another device write into it, or keep those who wait for that device
+            // waiting: what it is opened for concerns the processor alone.
+            lends: options.lend && options.readers == Allowed::Owner,
             name: options.name,
             identity,
             readers: options.readers,
@@ -154,6 +163,7 @@ impl Hub {
                 done: Vec::new(),
                 expelled: Vec::new(),
                 published: 0,
+                lent: 0,
                 dropped: 0,
             }),
             orders: Event::new()?,
@@ -166,10 +176,18 @@ impl Hub {
 
     // For the one who publishes.
 
-    /// Memory for frames of a new format: all readers are given it. Those of the former one see that it has ended.
-    pub fn begin_generation(&self, format: &StreamFormat) -> Result<()> {
-        let frame: usize = Geometry::of(format, 1).slot_bytes;
-        let slots = (self.max_bytes / frame.max(1) as u64).min(SLOTS_MOST as u64) as usize;
+    /// Memory for frames of a new format: all readers are given it, and the driver's buffers that are lent. Those of the
+    /// former one see that it has ended. How many buffers are.
+    pub fn begin_generation(&self, format: &StreamFormat, lent: Vec<Vec<Fd>>) -> Result<usize> {
+        let frame: usize = Geometry::of(format, 1, 0).slot_bytes;
+        let planes = format.planes.len();
+        let count = match lent.iter().all(|files| files.len() == planes) {
+            true => lent.len().min(policy::SHARE_LENT_MOST).min((PASSED_MOST - OWN_FILES) / planes.max(1)),
+            false => 0,
+        };
+        // The driver's take of the memory as well, whether they are lent or not.
+        let room = self.max_bytes.saturating_sub(lent.len() as u64 * frame as u64);
+        let slots = (room / frame.max(1) as u64).min((SLOTS_MOST - count) as u64) as usize;
         let least = self.history as usize + policy::SHARE_SPARE as usize;
         if slots < least {
             return Err(Error::new(
@@ -181,18 +199,21 @@ impl Hub {
             )
             .hint("raise max_bytes, or keep fewer frames (history)"));
         }
-        let geometry = Geometry::of(format, slots);
+        let geometry = Geometry::of(format, slots, count);
         let failed = |e| Error::system(format!("shared:{}: memory of {} bytes", self.name, geometry.bytes()), e);
         let (file, memory) = written_here(geometry.bytes()).map_err(failed)?;
         // What is certain to be used: the first frames are not to wait for memory.
-        memory.populate(geometry.first, least * geometry.slot_bytes);
+        if count == 0 {
+            memory.populate(geometry.first, least * geometry.slot_bytes);
+        }
         let ring = Arc::new(Ring { memory, geometry });
         let mut state = timed::lock(&self.state);
         state.end_generation();
         state.generations += 1;
         let number = state.generations;
-        let writer = Writer::new(slots, self.history.into());
-        state.generation = Some(Generation { number, file, ring, writer });
+        let writer = Writer::new(slots + count, self.history.into());
+        let lent = lent.into_iter().take(count).flatten().collect();
+        state.generation = Some(Generation { number, file, ring, lent, writer });
         state.format = Some(format.clone());
         state.trouble = None;
         let state = &mut *state;
@@ -205,7 +226,7 @@ impl Hub {
             }
         }
         self.results.signal();
-        Ok(())
+        Ok(count)
     }
 
     /// No further frame comes, for a reason where there is one: readers are told.
@@ -233,49 +254,65 @@ impl Hub {
             told.used[plane] = bytes.len() as u64;
         }
         let mut state = timed::lock(&self.state);
-        let state = &mut *state;
         // It may have ended meanwhile.
-        let Some(generation) = state.generation.as_mut().filter(|now| Arc::ptr_eq(&now.ring, &ring)) else {
-            return false;
-        };
-        let published = generation.writer.publish(ring.header(), slot, &told);
-        state.published += 1;
-        for attached in state.readers.iter().filter_map(|reader| reader.attached.as_ref()) {
-            if attached.control().is_to_be_woken(published, told.timestamp_ns) {
-                attached.bell.ring();
-            }
+        let is_ours = state.generation.as_ref().is_some_and(|now| Arc::ptr_eq(&now.ring, &ring));
+        is_ours && state.show(slot, &told).is_some()
+    }
+
+    /// Shows readers a frame where the driver wrote it. How many were published with it, or `None` where there is no ring
+    /// for it.
+    pub fn publish_lent(&self, buffer: usize, told: Told) -> Option<u64> {
+        let mut state = timed::lock(&self.state);
+        let geometry = &state.generation.as_ref()?.ring.geometry;
+        let slot = (buffer < geometry.lent).then_some(geometry.slots + buffer)?;
+        let lengths = geometry.planes.iter().map(|plane| plane.1 as u64);
+        let mut told = told;
+        for (plane, length) in lengths.enumerate() {
+            told.offset[plane] = told.offset[plane].min(length);
+            told.used[plane] = told.used[plane].min(length - told.offset[plane]);
         }
-        true
+        let published = state.show(slot, &told)?;
+        state.lent += 1;
+        Some(published)
+    }
+
+    /// Takes frames out of the driver's buffers which are none of the newest and which no reader holds. `lent` has the
+    /// buffers, and how many were published with the frame in each; a bit for each that is empty now.
+    pub fn empty_lent(&self, lent: impl Iterator<Item = (usize, u64)>) -> u64 {
+        let mut state = timed::lock(&self.state);
+        state.expel(&self.name, &self.results);
+        let State { generation, readers, .. } = &mut *state;
+        let Some(generation) = generation.as_mut() else { return 0 };
+        let Generation { ring, writer, .. } = generation;
+        let kept_from = writer.published().saturating_sub(self.history.into());
+        lent.filter(|&(buffer, published)| buffer < ring.geometry.lent && published <= kept_from)
+            .map(|(buffer, _)| buffer)
+            .filter(|buffer| writer.empty(ring.header(), ring.geometry.slots + buffer, || held(readers)))
+            .fold(0, |emptied, buffer| emptied | 1 << buffer)
     }
 
     fn take_slot(&self) -> Option<(Arc<Ring>, usize)> {
         let mut state = timed::lock(&self.state);
-        let State { generation, readers, expelled, dropped, .. } = &mut *state;
+        state.expel(&self.name, &self.results);
+        let State { generation, readers, dropped, .. } = &mut *state;
         let generation = generation.as_mut()?;
-        // One who holds more than it may, which no reader of ours does, holds nothing.
-        readers.retain(|reader| {
-            let held = reader.attached.as_ref().map_or(0, |attached| attached.control().held());
-            let obeys = held.count_ones() <= reader.quota + 1;
-            if !obeys {
-                log::warn!("shared:{}: {} (pid {}) holds more than it may", self.name, reader.name, reader.peer.pid);
-                expelled.push(reader.client);
-                self.results.signal();
-            }
-            obeys
-        });
-        let quota = |reader: &Reader, held: u64| if held.count_ones() <= reader.quota + 1 { held } else { 0 };
-        let held = || {
-            let each = readers.iter().filter_map(|reader| Some((reader, reader.attached.as_ref()?)));
-            each.fold(0, |all, (reader, attached)| all | quota(reader, attached.control().held()))
-        };
         let in_order =
             readers.iter().filter(|reader| reader.mode.in_order).filter_map(|reader| reader.attached.as_ref());
         let read = in_order.map(|attached| attached.control().faring().reached).min();
         generation.writer.are_read(read.unwrap_or(u64::MAX));
         let ring = generation.ring.clone();
-        let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, held);
+        let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, || held(readers));
         *dropped += u64::from(slot.is_none());
         slot.map(|slot| (ring, slot))
+    }
+
+    /// How many of the newest frames stay for readers who take all in order.
+    pub fn history(&self) -> u32 {
+        self.history
+    }
+
+    pub fn lends(&self) -> bool {
+        self.lends
     }
 
     /// Whether frames are wanted: by command, always, or by somebody who reads.
@@ -460,6 +497,7 @@ impl Hub {
             "name": self.name, "uri": self.identity.uri, "camera": self.identity.name,
             "streaming": state.generation.is_some(), "format": state.format.as_ref().map(wire::of_format),
             "generation": state.generations, "published": state.published, "dropped": state.dropped,
+            "copied": state.published - state.lent, "lent": state.lent,
             "readers": readers, "trouble": state.real_trouble().map(wire::failure),
             "stopped": state.ordered == Some(false),
             "pulse_ms": self.pulse().as_millis() as u64,
@@ -511,6 +549,34 @@ impl Reader {
 }
 
 impl State {
+    /// Shows a frame that is in a slot, and wakes who waits for it. How many were published with it.
+    fn show(&mut self, slot: usize, told: &Told) -> Option<u64> {
+        let generation = self.generation.as_mut()?;
+        let published = generation.writer.publish(generation.ring.header(), slot, told);
+        self.published += 1;
+        for attached in self.readers.iter().filter_map(|reader| reader.attached.as_ref()) {
+            if attached.control().is_to_be_woken(published, told.timestamp_ns) {
+                attached.bell.ring();
+            }
+        }
+        Some(published)
+    }
+
+    /// One who holds more than it may, which no reader of ours does, holds nothing.
+    fn expel(&mut self, name: &str, results: &Event) {
+        let State { readers, expelled, .. } = self;
+        readers.retain(|reader| {
+            let held = reader.attached.as_ref().map_or(0, |attached| attached.control().held());
+            let obeys = held.count_ones() <= reader.quota + 1;
+            if !obeys {
+                log::warn!("shared:{name}: {} (pid {}) holds more than it may", reader.name, reader.peer.pid);
+                expelled.push(reader.client);
+                results.signal();
+            }
+            obeys
+        });
+    }
+
     fn end_generation(&mut self) {
         let Some(generation) = self.generation.take() else { return };
         generation.ring.header().end();
@@ -528,20 +594,31 @@ impl State {
 
     /// How many slots readers may have, one of each for a frame that it only tries to get.
     fn capacity(&self, history: u32) -> u32 {
-        let slots = match &self.generation {
-            Some(generation) => generation.ring.geometry.slots,
-            None => SLOTS_MOST,
+        let (own, all) = match &self.generation {
+            Some(generation) => (generation.ring.geometry.slots as u32, generation.ring.geometry.all() as u32),
+            None => (SLOTS_MOST as u32, SLOTS_MOST as u32),
         };
-        (slots as u32).saturating_sub(policy::SHARE_SPARE + history.min(slots as u32 / 4))
+        // All that readers hold may be copies; of the newest frames some are lent.
+        all.saturating_sub(policy::SHARE_SPARE + history.min(all / 4)).min(own.saturating_sub(policy::SHARE_SPARE))
     }
 }
 
 /// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
 /// frame that it only tries to get. Who wants all that there is leaves as much to the next.
 fn granted(asked: u32, left: u32) -> u32 {
-    let most = (left / 2).max(policy::SHARE_HOLD_SURE.min(left.saturating_sub(1)));
+    let most = (left / 2).max(policy::SHARE_HOLD.min(left.saturating_sub(1)));
     asked.clamp(1, most.max(1))
 }
+
+/// The slots that readers hold.
+fn held(readers: &[Reader]) -> u64 {
+    let quota = |reader: &Reader, held: u64| if held.count_ones() <= reader.quota + 1 { held } else { 0 };
+    let each = readers.iter().filter_map(|reader| Some((reader, reader.attached.as_ref()?)));
+    each.fold(0, |all, (reader, attached)| all | quota(reader, attached.control().held()))
+}
+
+/// Files of a ring's own: its memory, the reader's page, and its event.
+const OWN_FILES: usize = 3;
 
 /// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
@@ -554,7 +631,9 @@ fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &Strea
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        reader.socket.send(&wire::to_line(message), &[&generation.file, &control_file, bell.ear()])?;
+        let mut files = vec![&generation.file, &control_file, bell.ear()];
+        files.extend(&generation.lent);
+        reader.socket.send(&wire::to_line(message), &files)?;
         Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {

@@ -10,12 +10,12 @@ use serde_json::json;
 use super::wire::{self, Map, map, number};
 use super::{KEY, filing};
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Fd, MessageSocket, poll, readable};
+use crate::kernel::{self, Fd, MessageSocket, PASSED_MOST, poll, readable};
 use crate::lease::{self, Found, Users};
 use crate::policy;
 
 /// Descriptors that come with a message.
-pub type Passed = [Option<Fd>; 3];
+pub type Passed = Vec<Fd>;
 
 /// A camera that somebody shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,13 @@ pub enum News {
 impl Link {
     /// Connects to whoever serves the name; what it says of the camera.
     pub fn connect(name: &str, holder: &str, monitor: bool, patience: Duration) -> Result<(Link, Map)> {
+        let (link, hello) = Link::greet(name, holder, monitor)?;
+        let welcome = link.answer(hello, patience)?;
+        Ok((link, welcome))
+    }
+
+    /// Connects, and says hello without waiting for the answer; what [`Link::answer`] takes.
+    pub fn greet(name: &str, holder: &str, monitor: bool) -> Result<(Link, Result<u64>)> {
         let Some(found) = serving(name) else {
             lease::clear_away(&filing(name, Users::Peers));
             return Err(Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"))
@@ -96,8 +103,8 @@ impl Link {
         }
         let link = Link { socket, name: name.to_owned(), asked: AtomicU64::new(0) };
         let hello = map(json!({ "do": "hello", "name": holder, "monitor": monitor }));
-        let welcome = link.ask(hello, patience)?;
-        Ok((link, welcome))
+        let sent = link.send(hello);
+        Ok((link, sent))
     }
 
     /// Readable when something came.
@@ -122,15 +129,16 @@ impl Link {
     /// What came next, without waiting.
     pub fn news(&self) -> News {
         let mut room = vec![0; policy::ANSWER_MOST];
-        let received = self.socket.receive_with(&mut room).or_else(|error| match error.kind() {
+        let receive = |room: &mut [u8]| self.socket.receive_with::<PASSED_MOST>(room);
+        let received = receive(&mut room).or_else(|error| match error.kind() {
             // It hung up before it had read all. That comes first; what it said before, why perhaps, is still to be read.
-            ErrorKind::ConnectionReset => self.socket.receive_with(&mut room),
+            ErrorKind::ConnectionReset => receive(&mut room),
             _ => Err(error),
         });
         match received {
             Ok((0, _)) => News::Gone,
             Ok((length, passed)) => match wire::parse(&room[..length]) {
-                Some(message) => News::Message(message, passed),
+                Some(message) => News::Message(message, passed.into_iter().map_while(|fd| fd).collect()),
                 None => News::Gone,
             },
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => News::Nothing,
@@ -173,9 +181,13 @@ impl Link {
 
     /// Asks, and waits for the answer. Events that come before it are lost: a link that reads asks nothing else.
     pub fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
+        self.answer(self.send(request), timeout)
+    }
+
+    /// Waits for the answer to what was sent.
+    fn answer(&self, id: Result<u64>, timeout: Duration) -> Result<Map> {
         let deadline = Instant::now() + timeout;
         // What is not answered for want of permission is refused before the request is read.
-        let id = self.send(request);
         if let Err(error) = &id
             && error.kind() != Kind::Disconnected
         {

@@ -54,6 +54,14 @@ impl Mapping {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.as_ptr().add(at), bytes.len()) };
     }
 
+    /// Copies bytes from a place of the mapping, whatever others write there meanwhile.
+    pub fn read(&self, at: usize, bytes: &mut [u8]) {
+        assert!(at <= self.length && bytes.len() <= self.length - at);
+        // SAFETY: within the mapping; any bytes will do.
+        unsafe { std::ptr::copy_nonoverlapping(self.address.as_ptr().add(at), bytes.as_mut_ptr(), bytes.len()) };
+        std::hint::black_box(bytes);
+    }
+
     /// Has the kernel give a part its memory now, and not at the first write. What it has not got is for later.
     pub fn populate(&self, at: usize, length: usize) {
         if at <= self.length && length <= self.length - at {
@@ -81,6 +89,36 @@ fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
     file.as_file().set_len(length as u64)?;
     Ok(file)
 }
+
+/// Whether a file is a driver's buffer: such a one stays as long as it is.
+pub fn is_drivers(file: &Fd) -> bool {
+    // SAFETY: all zeroes is a valid statfs.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: room for the answer.
+    unsafe { libc::fstatfs(file.number(), &mut about) == 0 && about.f_type as u64 == DMA_BUF_MAGIC }
+}
+
+/// Tells a driver that its buffer is about to be read by the processor, or was.
+pub fn mark_reading(file: &Fd, begins: bool) -> std::io::Result<()> {
+    let flags: u64 = DMA_BUF_SYNC_READ | if begins { 0 } else { DMA_BUF_SYNC_END };
+    loop {
+        // SAFETY: the request reads the flags that it is given.
+        if unsafe { libc::ioctl(file.number(), DMA_BUF_IOCTL_SYNC, &raw const flags) } == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) {
+            return Err(error);
+        }
+    }
+}
+
+// Of linux/dma-buf.h, which libc does not have.
+const DMA_BUF_MAGIC: u64 = 0x444d_4142;
+const DMA_BUF_SYNC_READ: u64 = 1;
+const DMA_BUF_SYNC_END: u64 = 4;
+/// _IOW('b', 0, struct dma_buf_sync)
+const DMA_BUF_IOCTL_SYNC: libc::Ioctl = 0x4008_6200;
 
 fn seal(file: &Fd, seals: i32) -> std::io::Result<()> {
     let all = seals | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;

@@ -7,17 +7,20 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::Feed;
 use super::hub::{Hub, Order, What};
 use super::ring::{PLANES_MOST, Told};
 use super::wire::{self, map};
+use super::{Feed, Lending};
 use crate::error::{Error, Kind, Result};
-use crate::format::StreamRequest;
+use crate::format::{StreamFormat, StreamRequest};
+use crate::frame::{Frame, Lent};
 use crate::kernel::{Event, monotonic_ns, poll, readable};
 use crate::{fork, policy};
 
 pub fn run(hub: &Hub, stop: &Event) {
-    let mut publisher = Publishing { hub, streams: false, idle_since: None, retry_at: Instant::now() };
+    let retry_at = Instant::now();
+    let mut publisher =
+        Publishing { hub, streams: false, idle_since: None, retry_at, round: None, keeps: 0, lent: Vec::new() };
     let epoch = fork::epoch();
     loop {
         hub.published_at.store(monotonic_ns(), Ordering::Relaxed);
@@ -56,6 +59,12 @@ struct Publishing<'a> {
     idle_since: Option<Instant>,
     /// When the camera is tried again that could not be started.
     retry_at: Instant,
+    /// The start whose buffers readers have; `None` where all frames are copied.
+    round: Option<u64>,
+    /// Buffers that the driver keeps, whatever readers hold.
+    keeps: usize,
+    /// By the buffer, the frames that readers find in the driver's own, and how many were published with each.
+    lent: Vec<Option<(Lent, u64)>>,
 }
 
 impl Publishing<'_> {
@@ -74,19 +83,65 @@ impl Publishing<'_> {
         }
         match feed.clone().next(policy::SHARE_STEP) {
             Ok(frame) => {
-                let planes: [&[u8]; PLANES_MOST] =
-                    std::array::from_fn(|plane| if plane < frame.planes() { frame.data(plane) } else { &[] });
-                let told = Told {
-                    sequence: frame.sequence(),
-                    timestamp_ns: frame.timestamp_ns(),
-                    corrupt: frame.is_corrupt(),
-                    ..Told::default()
-                };
-                self.hub.publish(&planes[..frame.planes()], told);
+                if self.round.is_some_and(|round| round != frame.round()) {
+                    self.lend_anew(feed);
+                }
+                self.publish(frame);
                 true
             }
             Err(error) if error.kind() == Kind::Timeout => true,
             Err(error) => self.fail(feed, error),
+        }
+    }
+
+    fn publish(&mut self, frame: Frame) {
+        let told = Told {
+            sequence: frame.sequence(),
+            timestamp_ns: frame.timestamp_ns(),
+            corrupt: frame.is_corrupt(),
+            ..Told::default()
+        };
+        if self.can_lend(&frame) {
+            self.lend(frame, told);
+        } else {
+            let planes: [&[u8]; PLANES_MOST] =
+                std::array::from_fn(|plane| if plane < frame.planes() { frame.data(plane) } else { &[] });
+            self.hub.publish(&planes[..frame.planes()], told);
+        }
+        self.take_back();
+    }
+
+    /// Whether enough buffers are left with the driver without this frame's.
+    fn can_lend(&self, frame: &Frame) -> bool {
+        // After a reset of the camera a stream has other buffers than those that readers have.
+        let is_theirs = self.round == Some(frame.round()) && frame.index() < self.lent.len();
+        let out = self.lent.iter().flatten().count() + 1;
+        is_theirs && out + self.keeps <= frame.buffers()
+    }
+
+    fn lend(&mut self, frame: Frame, told: Told) {
+        let (buffer, mut told) = (frame.index(), told);
+        for plane in 0..frame.planes() {
+            let (offset, used) = frame.place(plane);
+            (told.offset[plane], told.used[plane]) = (offset as u64, used as u64);
+        }
+        // Before anybody sees it: from then on the buffer must not go back by an accident.
+        let lent = frame.lend();
+        match self.hub.publish_lent(buffer, told) {
+            Some(published) => self.lent[buffer] = Some((lent, published)),
+            None => lent.give_back(),
+        }
+    }
+
+    /// Gives the driver back what nobody reads and nobody is to find any more.
+    fn take_back(&mut self) {
+        let lent = self.lent.iter().enumerate();
+        let published = lent.filter_map(|(buffer, lent)| Some((buffer, lent.as_ref()?.1)));
+        let emptied = self.hub.empty_lent(published);
+        for (_, place) in self.lent.iter_mut().enumerate().filter(|(buffer, _)| emptied & 1 << buffer != 0) {
+            if let Some((lent, _)) = place.take() {
+                lent.give_back();
+            }
         }
     }
 
@@ -101,13 +156,50 @@ impl Publishing<'_> {
     }
 
     fn start(&mut self, feed: &Arc<dyn Feed>, request: &StreamRequest) -> Result<()> {
-        let format = feed.begin(request)?;
-        if let Err(error) = self.hub.begin_generation(&format) {
+        let lends = self.hub.lends() && feed.may_lend();
+        let format = self.begin(feed, request, lends)?;
+        let lending = if lends { feed.lend() } else { None };
+        if let Err(error) = self.begin_generation(&format, lending) {
             let _ = feed.end();
             return Err(error);
         }
         self.streams = true;
         Ok(())
+    }
+
+    fn begin_generation(&mut self, format: &StreamFormat, lending: Option<Lending>) -> Result<()> {
+        let round = lending.as_ref().map(|lending| lending.round);
+        let buffers = lending.map_or(Vec::new(), |Lending { buffers, .. }| buffers);
+        let count = self.hub.begin_generation(format, buffers)?;
+        self.lent.clear();
+        self.lent.resize_with(count, || None);
+        self.round = round;
+        Ok(())
+    }
+
+    /// The camera was reset, and its stream has other buffers than those that readers have.
+    fn lend_anew(&mut self, feed: &Arc<dyn Feed>) {
+        let format = self.hub.format().unwrap_or_default();
+        if let Err(error) = self.begin_generation(&format, feed.lend()) {
+            log::warn!("shared:{}: {error}", self.hub.name);
+            self.round = None; // its frames are copied into the memory that there is
+        }
+    }
+
+    /// With buffers for readers to hold, where they could read them; where that is too much, without.
+    fn begin(&mut self, feed: &Arc<dyn Feed>, request: &StreamRequest, lends: bool) -> Result<StreamFormat> {
+        if lends {
+            // The driver is to have as many as if all frames were copied, which takes one at a time.
+            let keeps = request.buffers.max(policy::BUFFERS_DEFAULT) - 1;
+            let newest = self.hub.history().min(policy::SHARE_LENT_MOST as u32 - policy::SHARE_LENT_HELD);
+            let buffers = (keeps + newest + policy::SHARE_LENT_HELD).min(policy::BUFFERS_MOST);
+            self.keeps = keeps as usize;
+            match feed.begin(&StreamRequest { buffers, ..request.clone() }) {
+                Err(error) if error.kind() == Kind::Budget => {}
+                begun => return begun,
+            }
+        }
+        feed.begin(request)
     }
 
     fn stop(&mut self, feed: &Arc<dyn Feed>, trouble: Option<Error>) {
@@ -118,11 +210,19 @@ impl Publishing<'_> {
             }
         }
         self.hub.end_generation(trouble);
+        // Not given back: readers may have them still.
+        self.lent.clear();
+        self.round = None;
     }
 
     /// What is done about a camera that gives no frames: it is got back, or tried again a little later.
     fn fail(&mut self, feed: &Arc<dyn Feed>, error: Error) -> bool {
         let kind = error.kind();
+        if has_ended(kind) {
+            // That is no trouble of the readers': they see that the share ends, while their own cameras are open still.
+            self.stop(feed, None);
+            return false;
+        }
         // Its own next step is for the one who has the camera; readers have nothing to do.
         let told = match kind {
             Kind::Disconnected | Kind::Evicted => error.clone().hint_instead("frames come again when it is back"),
@@ -135,14 +235,13 @@ impl Publishing<'_> {
         self.stop(feed, Some(told));
         self.retry_at = Instant::now() + policy::SHARE_RETRY;
         match kind {
-            Kind::Closed | Kind::ShutDown | Kind::Forked => false,
             Kind::Disconnected | Kind::Evicted => match feed.clone().recover(&error, policy::SHARE_STEP) {
                 Ok(()) => {
                     log::info!("shared:{}: the camera is back", self.hub.name);
                     self.retry_at = Instant::now();
                     true
                 }
-                Err(error) => !matches!(error.kind(), Kind::Closed | Kind::ShutDown | Kind::Forked),
+                Err(error) => !has_ended(error.kind()),
             },
             _ => true,
         }
@@ -202,4 +301,9 @@ impl Publishing<'_> {
             }
         }
     }
+}
+
+/// Whether the host has closed the camera, or is about to end.
+fn has_ended(kind: Kind) -> bool {
+    matches!(kind, Kind::Closed | Kind::ShutDown | Kind::Forked)
 }

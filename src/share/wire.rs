@@ -156,7 +156,10 @@ pub fn attachment_of(message: &Map) -> Result<Attachment> {
 /// Where in a ring's memory the frames are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
+    /// In this memory.
     pub slots: usize,
+    /// Further ones, which are a driver's buffers: each plane has a file of its own.
+    pub lent: usize,
     /// Of the first slot.
     pub first: usize,
     pub slot_bytes: usize,
@@ -166,7 +169,7 @@ pub struct Geometry {
 
 impl Geometry {
     /// For frames of a format.
-    pub fn of(format: &StreamFormat, slots: usize) -> Geometry {
+    pub fn of(format: &StreamFormat, slots: usize, lent: usize) -> Geometry {
         let first = size_of::<super::ring::Header>().next_multiple_of(policy::PAGE);
         let mut planes = Vec::new();
         let mut at = 0;
@@ -174,7 +177,17 @@ impl Geometry {
             planes.push((at, length));
             at += length.max(1).next_multiple_of(policy::PAGE);
         }
-        Geometry { slots, first, slot_bytes: at, planes }
+        Geometry { slots, lent, first, slot_bytes: at, planes }
+    }
+
+    /// Slots in this memory and elsewhere.
+    pub fn all(&self) -> usize {
+        self.slots + self.lent
+    }
+
+    /// Files that the slots which are elsewhere need.
+    pub fn files(&self) -> usize {
+        self.lent * self.planes.len()
     }
 
     pub fn bytes(&self) -> usize {
@@ -195,7 +208,8 @@ impl Geometry {
                 && at.checked_add(length).is_some_and(|end| end <= self.slot_bytes)
         };
         let whole = self.slots.checked_mul(self.slot_bytes).and_then(|all| all.checked_add(self.first));
-        (1..=SLOTS_MOST).contains(&self.slots)
+        self.slots >= 1
+            && self.slots.checked_add(self.lent).is_some_and(|all| all <= SLOTS_MOST)
             && self.first >= size_of::<super::ring::Header>()
             && self.first.is_multiple_of(policy::PAGE)
             && self.slot_bytes.is_multiple_of(policy::PAGE)
@@ -241,10 +255,10 @@ pub struct Generation {
 
 pub fn of_generation(generation: &Generation) -> Map {
     let Generation { number, format, geometry, quota } = generation;
-    let Geometry { slots, first, slot_bytes, planes } = geometry;
+    let Geometry { slots, lent, first, slot_bytes, planes } = geometry;
     map(json!({
         "event": "generation", "generation": number, "format": of_format(format), "quota": quota,
-        "slots": slots, "first": first, "slot_bytes": slot_bytes, "areas": planes,
+        "slots": slots, "lent": lent, "first": first, "slot_bytes": slot_bytes, "areas": planes,
     }))
 }
 
@@ -257,6 +271,7 @@ pub fn generation_of(message: &Map, bytes: u64) -> Option<Generation> {
     };
     let geometry = Geometry {
         slots: size("slots")?,
+        lent: size("lent")?,
         first: size("first")?,
         slot_bytes: size("slot_bytes")?,
         planes: message.get("areas")?.as_array()?.iter().map(area).collect::<Option<_>>()?,

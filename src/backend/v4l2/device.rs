@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use v4l::v4l_sys::*;
 
+use super::export::may_export;
 use super::node::{OpenNode, PixelFormat, Request, text};
 use super::stream::Mapped;
 use super::usb;
@@ -76,8 +77,11 @@ impl Held {
     }
 
     fn map(&self, index: u32) -> Result<Arc<Buffer>> {
-        let planes = self.node.query_buffer(index).map_err(|e| self.node.failed(Request::MapBuffer, e))?;
-        Buffer::map(self.node.fd.number(), &planes).map_err(|e| self.node.failed(Request::MapBuffer, e))
+        let failed = |e| self.node.failed(Request::MapBuffer, e);
+        let planes = self.node.query_buffer(index).map_err(failed)?;
+        let node = self.node.fd.number();
+        let planes: Vec<_> = planes.into_iter().map(|(offset, length)| (node, offset, length)).collect();
+        Buffer::map(&planes).map_err(failed)
     }
 
     fn not_offered(&self, wanted: FourCc, given: &PixelFormat) -> Error {
@@ -167,6 +171,10 @@ impl Device for Held {
 
     fn set_control(&self, id: u32, value: i64) -> Result<()> {
         self.node.set_control(id, value)
+    }
+
+    fn may_export(&self) -> bool {
+        may_export(&self.node)
     }
 
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {

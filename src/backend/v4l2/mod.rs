@@ -23,6 +23,7 @@ use crate::slab::{Slab, Token};
 use crate::uri::UsbDevice;
 
 mod device;
+mod export;
 mod node;
 mod stream;
 mod sysfs;

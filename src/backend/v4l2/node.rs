@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use v4l::v4l_sys::*;
@@ -20,6 +21,9 @@ pub struct OpenNode {
     pub path: PathBuf,
     pub capability: Capability,
     buffer_type: u32,
+    /// Buffers that somebody has mapped or was given can be given up all the same: so says the driver's queue, since
+    /// Linux 5.0.
+    lets_buffers_be_orphaned: AtomicBool,
 }
 
 /// What a driver says of itself.
@@ -147,7 +151,8 @@ impl OpenNode {
             return Err(not_a_camera(path, "its driver cannot stream"));
         }
         let capability = Capability { driver: text(&raw.driver), card: text(&raw.card), bus: text(&raw.bus_info) };
-        Ok(OpenNode { fd, path: path.to_owned(), capability, buffer_type })
+        let lets_buffers_be_orphaned = AtomicBool::new(false);
+        Ok(OpenNode { fd, path: path.to_owned(), capability, buffer_type, lets_buffers_be_orphaned })
     }
 
     pub fn failed(&self, request: Request, error: std::io::Error) -> Error {
@@ -187,7 +192,25 @@ impl OpenNode {
         raw.type_ = self.buffer_type;
         raw.memory = v4l2_memory_V4L2_MEMORY_MMAP;
         request(&self.fd, vidioc::VIDIOC_REQBUFS, &mut raw)?;
+        let orphans = raw.capabilities & V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS != 0;
+        self.lets_buffers_be_orphaned.store(orphans, Ordering::Relaxed);
         Ok(raw.count)
+    }
+
+    pub fn lets_buffers_be_orphaned(&self) -> bool {
+        self.lets_buffers_be_orphaned.load(Ordering::Relaxed)
+    }
+
+    /// A plane of a buffer as a file that can be mapped to be read, and not to be written.
+    pub fn export_buffer(&self, index: u32, plane: u32) -> std::io::Result<Fd> {
+        // SAFETY: all zeroes is a valid v4l2_exportbuffer.
+        let mut raw: v4l2_exportbuffer = unsafe { std::mem::zeroed() };
+        (raw.type_, raw.index, raw.plane) = (self.buffer_type, index, plane);
+        raw.flags = (libc::O_RDONLY | libc::O_CLOEXEC) as u32;
+        Fd::make(|| match request(&self.fd, vidioc::VIDIOC_EXPBUF, &mut raw) {
+            Ok(()) => raw.fd,
+            Err(_) => -1,
+        })
     }
 
     pub fn format(&self) -> Result<PixelFormat> {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::device::reclaim;
+use super::export::exported;
 use super::node::{Dequeued, OpenNode, Request};
 use crate::backend::{Filled, Stream};
 use crate::error::Result;
 use crate::format::{DropPolicy, StreamFormat, layout};
-use crate::kernel::{Epoll, clock_ns, monotonic_ns};
+use crate::kernel::{Epoll, Fd, clock_ns, monotonic_ns};
 use crate::memory::Buffer;
 use crate::policy;
 
@@ -140,6 +141,13 @@ impl Stream for Mapped {
         self.node.queue(index).map_err(|e| self.node.failed(Request::Queue, e))?;
         self.queued += 1;
         Ok(())
+    }
+
+    fn export(&self) -> Vec<Vec<Fd>> {
+        exported(&self.node, &self.buffers).unwrap_or_else(|error| {
+            log::debug!("{}: its buffers cannot be read by others: {error}", self.node.path.display());
+            Vec::new()
+        })
     }
 
     fn stop(self: Box<Self>) -> Result<()> {

@@ -29,13 +29,15 @@ pub struct VividOptions {
     pub devices: u32,
     /// Frames in several planes, with the other half of V4L2's structures.
     pub multiplanar: bool,
+    /// Buffers in physically contiguous memory, as cameras of embedded boards have them.
+    pub contiguous: bool,
     /// Number of the first node; the first free one if `None`.
     pub first_number: Option<u32>,
 }
 
 impl Default for VividOptions {
     fn default() -> Self {
-        VividOptions { devices: 1, multiplanar: false, first_number: None }
+        VividOptions { devices: 1, multiplanar: false, contiguous: false, first_number: None }
     }
 }
 
@@ -85,7 +87,7 @@ pub fn bind() -> Vec<PathBuf> {
     nodes
 }
 
-fn module_arguments(options: &VividOptions) -> [String; 5] {
+fn module_arguments(options: &VividOptions) -> [String; 6] {
     let each = |value: &str| vec![value; options.devices as usize].join(",");
     let planes = if options.multiplanar { "2" } else { "1" };
     let numbers: Vec<String> = (0..options.devices)
@@ -96,6 +98,7 @@ fn module_arguments(options: &VividOptions) -> [String; 5] {
         format!("n_devs={}", options.devices),
         format!("node_types={}", each(VIDEO_CAPTURE)),
         format!("multiplanar={}", each(planes)),
+        format!("allocators={}", each(if options.contiguous { "1" } else { "0" })),
         format!("vid_cap_nr={}", numbers.join(",")),
     ]
 }
