@@ -146,6 +146,18 @@ fn others_than_this_user_get_copies() {
 }
 
 #[test]
+fn where_memory_is_short_frames_are_copied() {
+    let _alone = alone();
+    let camera = open(vivid(false).to_str().unwrap());
+    let (request, max_bytes) = (request("YUYV", 640, 360), 8 * 640 * 360 * 2);
+    camera.share(ShareOptions { name: "short".into(), request, max_bytes, ..ShareOptions::default() }).unwrap();
+    let reader = open("shared:short");
+    reader.start(&in_order(0)).unwrap();
+    (0..10).for_each(|_| drop(reader.next_frame(PATIENCE).unwrap()));
+    assert_eq!((count(&camera, "lent"), count(&camera, "dropped")), (0, 0));
+}
+
+#[test]
 fn a_reader_that_holds_starves_nobody() {
     let _alone = alone();
     require_guest();
@@ -159,11 +171,12 @@ fn a_reader_that_holds_starves_nobody() {
     let mut last = number(&other.next_frame(PATIENCE).unwrap());
     for _ in 0..30 {
         let found = number(&other.next_frame(PATIENCE).unwrap());
-        assert!(found > last && found < last + 5, "{found} after {last}");
+        assert!(found > last, "{found} after {last}");
         last = found;
     }
     let copied = count(&camera, "copied");
     assert!(copied > 20, "{copied} copied");
+    assert_eq!(count(&camera, "dropped"), 0, "there was room for each frame");
     assert!(held.iter().zip(&copies).all(|(frame, copy)| frame.data(0) == copy), "what is held stays as it is");
     drop(held);
     // And all is as before.

@@ -307,6 +307,12 @@ impl Hub {
         self.history
     }
 
+    /// Whether a driver's buffers and the least memory for copies are within the bound.
+    pub fn has_room(&self, format: &StreamFormat) -> bool {
+        let frames = u64::from(format.buffers + self.history + policy::SHARE_SPARE);
+        frames * Geometry::of(format, 1, 0).slot_bytes as u64 <= self.max_bytes
+    }
+
     pub fn lends(&self) -> bool {
         self.lends
     }
