@@ -10,6 +10,8 @@ MANDIR ?= $(PREFIX)/share/man
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DOCDIR ?= $(PREFIX)/share/doc/camlease
 DESTDIR ?=
 
 CARGO ?= cargo
@@ -62,6 +64,7 @@ below = $(patsubst $(1)/%,$${prefix}/%,$(2))
 FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' \
 	-e 's|@PC_LIBDIR@|$(call below,$(PREFIX),$(LIBDIR))|' \
 	-e 's|@PC_INCLUDEDIR@|$(call below,$(PREFIX),$(INCLUDEDIR))|' \
+	-e 's|@BINDIR@|$(BINDIR)|' \
 	-e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|"
 
 install: install-library $(if $(COMMAND),install-command)
@@ -90,10 +93,15 @@ install-command: $(COMMAND) $(SHARE)/made
 	$(INSTALL) -m 644 '$(SHARE)/camlease.bash' '$(DESTDIR)$(BASHDIR)/camlease'
 	$(INSTALL) -m 644 '$(SHARE)/_camlease' '$(DESTDIR)$(ZSHDIR)/_camlease'
 	$(INSTALL) -m 644 '$(SHARE)/camlease.fish' '$(DESTDIR)$(FISHDIR)/camlease.fish'
+# "camlease serve" as a service, and its file to start from: /etc/camlease/cameras.toml is the machine's own.
+	$(INSTALL) -d '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)'
+	$(FILL) packaging/systemd/camlease.service.in >'$(DESTDIR)$(UNITDIR)/camlease.service'
+	$(INSTALL) -m 644 packaging/cameras.toml '$(DESTDIR)$(DOCDIR)/cameras.toml'
 
 uninstall:
 	$(RM) '$(DESTDIR)$(BINDIR)/camlease' '$(DESTDIR)$(MANDIR)'/man1/camlease.1 '$(DESTDIR)$(MANDIR)'/man1/camlease-*.1
 	$(RM) '$(DESTDIR)$(BASHDIR)/camlease' '$(DESTDIR)$(ZSHDIR)/_camlease' '$(DESTDIR)$(FISHDIR)/camlease.fish'
+	$(RM) '$(DESTDIR)$(UNITDIR)/camlease.service' '$(DESTDIR)$(DOCDIR)/cameras.toml'
 	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/libcamlease.so.$(SOVERSION)'
 	$(RM) '$(DESTDIR)$(LIBDIR)/libcamlease.so' '$(DESTDIR)$(LIBDIR)/libcamlease.a'
 	$(RM) '$(DESTDIR)$(TMPFILESDIR)/camlease.conf'
@@ -134,7 +142,7 @@ help:
 	@echo 'make deps       installs what building and testing need'
 	@echo 'make demo       shows the main job on this machine; DEVICE=/dev/video0 on a real camera'
 	@echo 'make test       all checks and tests'
-	@echo 'make install    library, header, pkg-config and CMake files, command, its man pages and completions;'
+	@echo 'make install    library, header, pkg-config and CMake files, command, its man pages, completions and service;'
 	@echo '                PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DESTDIR=; install-library, install-command: one alone'
 	@echo 'make uninstall  takes them away again'
 	@echo 'make examples   builds examples-c into $(EXAMPLES)'

@@ -1729,9 +1729,10 @@ camlease_status camlease_camera_reset(struct camlease_camera *camera,
 
 /**
  * Shares an open camera with other processes, which open it as shared:NAME by the same calls as any camera. Its frames
- * are copied once, into memory that readers can only read, or not at all where the driver's own buffers can be read and only
- * this user and root may; each reader gets its own, and none delays another or this process. The stream is the share's from now on: to read the camera in this process, open shared:NAME here, too.
- * The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however that ends.
+ * are copied once, or not at all, into memory that readers can only read; each reader gets its own, and none delays
+ * another or this process. The stream is the share's from now on: to read the camera in this process, open shared:NAME
+ * here, too. The share ends with camlease_share_stop(), with camlease_camera_close(), and with this process, however
+ * that ends.
  *
  * Meanwhile camlease_camera_start(), _stop(), _next_frame() and _regain() on this handle give
  * CAMLEASE_WRONG_STATE; controls, lists, camlease_camera_info() and camlease_camera_stats() go on. Two threads of the

@@ -119,44 +119,48 @@ impl Event {
     }
 }
 
-/// The end of a bell between two processes that rings it: the other end is readable then until that clears it.
+/// A bell that this process rings and another one hears: what was rung is readable there until it is cleared.
 ///
-/// Of an eventfd both would have the same open file, and whoever takes O_NONBLOCK off it and fills it stops the other in
-/// its next write. So the one who hears has an epoll over the eventfd, by which nothing can be done to that.
+/// Nothing that the other does may hold up a ring. Of an eventfd both would have the same open file, and who takes
+/// O_NONBLOCK off it and fills it stops the other in its next write; who reads a pipe into memory of which the kernel has
+/// to wait for the pages keeps the pipe locked meanwhile; a socket that is passed may have to wait until the kernel has
+/// looked through all sockets that others pass. So the other gets an epoll over an eventfd, by which nothing can be done
+/// to that.
 #[derive(Debug)]
-pub struct Bell(Event);
+pub struct Bell {
+    rope: Event,
+    ear: Epoll,
+}
 
 impl Bell {
-    /// The end that rings, and the one that hears.
-    pub fn pair() -> std::io::Result<(Bell, Heard)> {
-        let (event, heard) = (Event::new()?, Epoll::new()?);
+    pub fn new() -> std::io::Result<Bell> {
+        let (rope, ear) = (Event::new()?, Epoll::new()?);
         // It is never read: what is heard are its edges.
-        heard.add_edges(event.fd())?;
-        Ok((Bell(event), Heard(heard)))
+        ear.add_edges(rope.fd())?;
+        Ok(Bell { rope, ear })
+    }
+
+    /// The end that is for the other process.
+    pub fn ear(&self) -> &Fd {
+        &self.ear.0
     }
 
     pub fn ring(&self) {
-        self.0.signal();
+        self.rope.signal();
     }
 }
 
-/// The end of a bell that hears it.
+/// The end of a bell that another process rings.
 #[derive(Debug)]
-pub struct Heard(Epoll);
+pub struct Ear(Epoll);
 
-impl Heard {
-    /// The end that another process gave.
-    pub fn from_fd(fd: Fd) -> Heard {
-        Heard(Epoll(fd))
+impl Ear {
+    pub fn from_fd(fd: Fd) -> Ear {
+        Ear(Epoll(fd))
     }
 
-    pub fn as_fd(&self) -> &Fd {
-        &self.0.0
-    }
-
-    /// It is not readable before it is rung again.
     pub fn clear(&self) {
-        // An end that is none of a bell is deaf.
+        // One that is no bell's is deaf.
         let _ = self.0.wait(Some(Duration::ZERO));
     }
 

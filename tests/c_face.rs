@@ -344,7 +344,7 @@ fn two_cameras_stream_in_one_loop() {
 
 #[test]
 fn recover_goes_on_after_an_unplug() {
-    let said = run(example("recover").args(["virtual:face-recover?unplug=10&return=100&fps=50", "25"]));
+    let said = run(example("recover").args(["virtual:face-recover?unplug=10&return=100&fps=10", "25"]));
     assert!(said.contains("25 frames, opened 3 times"), "{said}");
 }
 

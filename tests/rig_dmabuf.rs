@@ -136,13 +136,17 @@ fn lent_frames_and_copies_are_equal() {
 fn others_than_this_user_get_copies() {
     let _alone = alone();
     let camera = open(vivid(false).to_str().unwrap());
-    let options = ShareOptions { name: "others".into(), readers: Allowed::Everyone, ..ShareOptions::default() };
-    camera.share(options).unwrap();
-    let reader = open("shared:others");
-    reader.start(&in_order(0)).unwrap();
-    drop(reader.next_frame(PATIENCE).unwrap());
-    assert_eq!(count(&camera, "lent"), 0);
-    assert_eq!(dmabufs(), BTreeSet::new());
+    // Who may command may read as well.
+    for (readers, commanders) in [(Allowed::Everyone, Allowed::Owner), (Allowed::Owner, Allowed::Group(44))] {
+        let options = ShareOptions { name: "others".into(), readers, commanders, ..ShareOptions::default() };
+        camera.share(options).unwrap();
+        let reader = open("shared:others");
+        reader.start(&in_order(0)).unwrap();
+        drop(reader.next_frame(PATIENCE).unwrap());
+        assert_eq!(count(&camera, "lent"), 0);
+        assert_eq!(dmabufs(), BTreeSet::new());
+        camera.unshare().unwrap();
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -206,6 +207,53 @@ fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
         let holds: Vec<_> = status["readers"].as_array().unwrap().iter().map(|reader| &reader["hold"]).collect();
         assert_eq!(holds, vec![&json!(4); 10]);
     }
+}
+
+/// A process whose answers take their time.
+struct Slow;
+
+impl Commands for Slow {
+    fn command(&self, verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
+        (verb == "nap").then(|| {
+            std::thread::sleep(Duration::from_millis(250));
+            Ok(Map::new())
+        })
+    }
+
+    fn status(&self) -> Map {
+        Map::new()
+    }
+}
+
+#[test]
+fn a_reader_finds_back_to_a_process_that_answers_late() {
+    let name = unique("share-late");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let here = reader(&name);
+    here.start(&in_order()).unwrap();
+    next(&here);
+    camera.close();
+    let gone = (0..100).find_map(|_| here.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected);
+    let camera = Camera::open(&format!("virtual:{name}?width=64&height=48&fps=100"), OpenOptions::default()).unwrap();
+    let commands: Option<Arc<dyn Commands>> = Some(Arc::new(Slow));
+    camera.share(ShareOptions { name: name.clone(), commands, ..ShareOptions::default() }).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            // There is always somebody whom it is answering.
+            scope.spawn(|| {
+                let nagging = reader(&name);
+                while !over.load(Ordering::SeqCst) {
+                    ask(&nagging, json!({ "do": "nap" })).unwrap();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(next_after_a_gap(&here))));
+        over.store(true, Ordering::SeqCst);
+        assert!(back.is_ok());
+    });
 }
 
 #[test]
@@ -538,6 +586,35 @@ fn several_threads_wait_on_one_reader() {
     let mut got = got.into_inner().unwrap();
     got.sort_unstable();
     assert!(got.iter().copied().eq(0..got.len() as u64), "each frame once: {got:?}");
+}
+
+#[test]
+fn few_slots_take_turns_while_readers_keep_up() {
+    let name = unique("share-turns");
+    let publisher = made(&name);
+    let publish = |sequence| assert!(publisher.publish(&[&[1; 8]], sequence, 1, false));
+    let (quick, late) = (reader(&name), reader(&name));
+    quick.start(&in_order()).unwrap();
+    let mut places = HashSet::new();
+    for sequence in 0..100 {
+        publish(sequence);
+        let frame = next(&quick);
+        assert_eq!(frame.sequence(), sequence);
+        places.insert(frame.data(0).as_ptr() as usize);
+    }
+    assert!(places.len() <= 3, "the frames lay in {} places", places.len());
+    // One who is late has what is kept for such readers, whatever the others have seen of it.
+    late.start(&in_order()).unwrap();
+    publish(100);
+    let first = next(&late).sequence();
+    assert!([99, 100].contains(&first), "{first}");
+    for sequence in 101..104 {
+        publish(sequence);
+    }
+    let seen: Vec<u64> = (0..4).map(|_| next(&quick).sequence()).collect();
+    assert_eq!(seen, [100, 101, 102, 103]);
+    let missed: Vec<u64> = (first..103).map(|_| next(&late).sequence()).collect();
+    assert_eq!(missed, (first + 1..104).collect::<Vec<_>>());
 }
 
 #[test]

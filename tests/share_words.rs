@@ -88,3 +88,23 @@ fn a_command_goes_on_where_the_camera_came_back_unnoticed() {
     let (_, _second) = shared("unnoticed");
     assert_eq!(camera.command(request("status"), Duration::from_secs(10)).unwrap()["name"], name);
 }
+
+#[test]
+fn readers_of_a_camera_that_is_closed_are_told_that_it_is_gone_and_not_that_theirs_was_closed() {
+    for round in 0..30 {
+        let (name, camera) = shared(&format!("closed-{round}"));
+        let reader = reader(&name, "reader");
+        reader.start(&StreamRequest::default()).unwrap();
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                let mut failures = (0..1000).filter_map(|_| reader.next_frame(Some(Duration::from_secs(10))).err());
+                failures.next().unwrap()
+            });
+            // So that the camera is closed at some time between two of its frames.
+            std::thread::sleep(Duration::from_micros(20_000 + 700 * round));
+            camera.close();
+            let told = reading.join().unwrap();
+            assert_eq!(told.kind(), Kind::Disconnected, "round {round}: {told}");
+        });
+    }
+}

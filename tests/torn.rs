@@ -92,7 +92,7 @@ impl Run {
     fn start(&mut self, party: usize) {
         let seed = self.random.below(u32::MAX.into());
         let part = match party {
-            PRODUCER => format!("produce {party} {seed} {RATE} {BURSTS} 8"),
+            PRODUCER => format!("produce {party} {seed} {RATE} {BURSTS} 8 0"),
             WITNESS => format!("witness {party} 0 order"),
             party if party < FIRST_BYSTANDER => format!("read {party} {seed}"),
             _ => "stand-by".to_owned(),
@@ -340,4 +340,26 @@ fn nobody_was_delayed(quiet: &Seen, disturbed: &Seen) {
         let (usual, seen) = (quiet.delay(share), disturbed.delay(share));
         assert!(seen < usual * 3 + DELAY, "{what} delays: {seen:?} with readers that die, {usual:?} without");
     }
+}
+
+/// The writer is at the heels of readers who take the oldest frames that there are.
+#[test]
+fn frames_are_whole_at_full_speed() {
+    let seconds = number("CAMLEASE_TORN_SECONDS", 3);
+    let stage = Stage::new("torn-race");
+    let small = stamped::SMALL;
+    let _producer = stage.start(&format!("produce 0 1 0 0 1 {small}"));
+    stage.await_frames(0, 1);
+    let _racers: Vec<Player> = (1..=4).map(|party| stage.start(&format!("race {party} {party}"))).collect();
+    (1..=4).for_each(|party| stage.await_frames(party, 1));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        stage.check();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(SeqCst);
+    let taken: Vec<u64> = stage.board.parties[1..=4].iter().map(|party| read(&party.frames)).collect();
+    println!("{} frames published in {seconds} s, {taken:?} taken", read(&stage.board.published));
+    assert!(taken.iter().all(|frames| *frames > 100), "{taken:?}");
+    assert_eq!(read(&stage.board.refused), 0);
 }

@@ -11,7 +11,7 @@
 #define PICTURES 4 /* in private memory, as a driver's buffers are; one that is on its way is not touched */
 
 static uint8_t *pictures[PICTURES];
-static int on_its_way[PICTURES];
+static int on_its_way[PICTURES], is_over;
 static GstElement *pipeline, *end;
 
 static void given_back(gpointer flag)
@@ -19,16 +19,21 @@ static void given_back(gpointer flag)
     __atomic_store_n((int *)flag, 0, __ATOMIC_RELEASE);
 }
 
-static void check_bus(void)
+/* Waits for the pipeline's end or failure, at most so long. True at its end. */
+static int has_ended(GstClockTime timeout)
 {
     GstBus *bus = gst_element_get_bus(pipeline);
-    GstMessage *message = gst_bus_pop_filtered(bus, GST_MESSAGE_ERROR);
-    if (message) {
+    GstMessage *message = gst_bus_timed_pop_filtered(bus, timeout, GST_MESSAGE_ERROR | GST_MESSAGE_EOS);
+    int ended = message && GST_MESSAGE_TYPE(message) == GST_MESSAGE_EOS;
+    if (message && !ended) {
         GError *error = NULL;
         gst_message_parse_error(message, &error, NULL);
         die("%s", error->message);
     }
+    if (message)
+        gst_message_unref(message);
     gst_object_unref(bus);
+    return ended;
 }
 
 static void publish(struct participant *self, uint64_t sequence)
@@ -37,7 +42,7 @@ static void publish(struct participant *self, uint64_t sequence)
     unsigned at = turn++ % PICTURES;
     GstBuffer *buffer;
     while (__atomic_load_n(&on_its_way[at], __ATOMIC_ACQUIRE)) {
-        check_bus();
+        has_ended(0);
         usleep(50);
     }
     on_its_way[at] = 1;
@@ -49,26 +54,26 @@ static void publish(struct participant *self, uint64_t sequence)
         die("appsrc takes no frame");
 }
 
-static void read_all(struct participant *self)
+/* In the thread that reads the socket: no other is woken for a frame. */
+static GstFlowReturn came(GstAppSink *sink, gpointer self)
 {
-    for (;;) {
-        GstSample *sample = gst_app_sink_try_pull_sample(GST_APP_SINK(end), 2 * GST_SECOND);
-        GstMapInfo map;
-        int more;
-        if (!sample) {
-            check_bus();
-            if (gst_app_sink_is_eos(GST_APP_SINK(end)))
-                return;
-            continue;
-        }
-        if (!gst_buffer_map(gst_sample_get_buffer(sample), &map, GST_MAP_READ))
-            die("a frame that cannot be mapped");
-        more = received(self, map.data, map.size);
-        gst_buffer_unmap(gst_sample_get_buffer(sample), &map);
-        gst_sample_unref(sample);
-        if (!more)
-            return;
-    }
+    GstSample *sample = gst_app_sink_pull_sample(sink);
+    GstMapInfo map;
+    if (!sample)
+        return GST_FLOW_EOS;
+    if (!gst_buffer_map(gst_sample_get_buffer(sample), &map, GST_MAP_READ))
+        die("a frame that cannot be mapped");
+    if (!received((struct participant *)self, map.data, map.size))
+        __atomic_store_n(&is_over, 1, __ATOMIC_RELEASE);
+    gst_buffer_unmap(gst_sample_get_buffer(sample), &map);
+    gst_sample_unref(sample);
+    return GST_FLOW_OK;
+}
+
+static void read_all(void)
+{
+    while (!__atomic_load_n(&is_over, __ATOMIC_ACQUIRE) && !has_ended(GST_SECOND / 5))
+        ;
 }
 
 /* "VERSION yes" if the installed version has that element, else "VERSION no". */
@@ -116,14 +121,18 @@ int main(int argc, char **argv)
             die("out of memory");
         memset(pictures[at], 128, self.bytes);
     }
+    if (!producer) {
+        GstAppSinkCallbacks callbacks = { .new_sample = came };
+        gst_app_sink_set_callbacks(GST_APP_SINK(end), &callbacks, &self, NULL);
+    }
     if (gst_element_set_state(pipeline, GST_STATE_PLAYING) == GST_STATE_CHANGE_FAILURE) {
-        check_bus();
+        has_ended(0);
         die("the pipeline does not play");
     }
     if (producer)
         produce(&self, publish);
     else
-        read_all(&self);
+        read_all();
     gst_element_set_state(pipeline, GST_STATE_NULL);
     return 0;
 }

@@ -1,6 +1,7 @@
 //! Opening a camera beside others: attached to it where it is shared, and else shared from then on, by a process of its
 //! own, for as long as somebody reads.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,6 +90,14 @@ fn plays_a_part() {
                 frame(&camera);
             }
         }
+        "outlives a process that starts slowly" => {
+            let camera = open(&uri);
+            camera.start(&StreamRequest::default()).unwrap();
+            frame(&camera);
+            kill(server(&name_of(&camera)).unwrap());
+            while camera.next_frame(Some(Duration::from_millis(100))).is_ok() {}
+            frame(&camera);
+        }
         "meets no command" => assert!(failure().message().contains("/no/such/command"), "{}", failure()),
         "meets another command" => assert!(failure().message().contains("without a report"), "{}", failure()),
         _ => panic!("nobody knows how to {part}"),
@@ -145,6 +154,21 @@ fn a_camera_process_that_is_killed_is_replaced_by_its_readers() {
     assert_ne!(present, former);
     drop((first, second, held));
     until("its process has ended", || is_gone(present));
+}
+
+/// It takes longer than the pause between two tries.
+#[test]
+fn a_camera_process_that_starts_slowly_is_waited_for() {
+    let folder = std::env::temp_dir().join(format!("camlease-slowly-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let command = folder.join("camlease");
+    let script = format!("#!/bin/sh\nsleep 2\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_camlease"));
+    std::fs::write(&command, script).unwrap();
+    std::fs::set_permissions(&command, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let uri = virtual_camera("access-slowly");
+    let ended = child("outlives a process that starts slowly", &uri).env("CAMLEASE_COMMAND", &command).status();
+    assert!(ended.unwrap().success());
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -37,14 +37,36 @@ fn make_installs_the_command_and_takes_it_away_again() {
         "share/bash-completion/completions/camlease",
         "share/zsh/site-functions/_camlease",
         "share/fish/vendor_completions.d/camlease.fish",
+        "share/man/man1/camlease-ctl.1",
+        "lib/systemd/system/camlease.service",
+        "share/doc/camlease/cameras.toml",
         "lib/libcamlease.so",
         "include/camlease.h",
     ];
     installed.iter().for_each(|path| assert!(has(path), "{path}"));
     let version = Command::new(prefix.join("bin/camlease")).arg("--version").output().unwrap();
     assert!(version.status.success());
+    let sample = prefix.join("share/doc/camlease/cameras.toml");
+    let checked = Command::new(prefix.join("bin/camlease")).args(["serve", "--check", "--config"]).arg(sample).output();
+    let checked = checked.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    check_unit(&prefix.join("lib/systemd/system/camlease.service"), &prefix.join("bin/camlease"));
     make("uninstall");
     assert_eq!(files_under(&prefix), Vec::<String>::new());
+}
+
+/// The service starts what was installed, and systemd understands it, where there is one.
+fn check_unit(unit: &Path, command: &Path) {
+    let text = fs::read_to_string(unit).unwrap();
+    assert!(text.contains(&format!("\nExecStart={} serve\n", command.display())) && !text.contains("@BIN"), "{text}");
+    match Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(unit).output() {
+        Ok(verified) => {
+            let complaints = String::from_utf8_lossy(&verified.stderr);
+            let ours: Vec<_> = complaints.lines().filter(|line| line.contains("camlease")).collect();
+            assert!(verified.status.success() && ours.is_empty(), "{complaints}");
+        }
+        Err(error) => eprintln!("skipped: systemd-analyze: {error}"),
+    }
 }
 
 fn files_under(folder: &Path) -> Vec<String> {

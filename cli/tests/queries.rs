@@ -174,3 +174,12 @@ fn completions_and_man_pages_are_made() {
     let (code, version, _) = run(&["--version"]);
     assert_eq!((code, version), (0, format!("camlease {}\n", env!("CARGO_PKG_VERSION"))));
 }
+
+#[test]
+fn the_doctor_wants_the_camera_itself() {
+    for (camera, told) in [("virtual:x", "made by its program"), ("shared:x", "which \"camlease ctl x\" tells")] {
+        let (code, out, err) = run(&["doctor", camera]);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.contains(told), "{err}");
+    }
+}

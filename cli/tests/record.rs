@@ -417,10 +417,30 @@ fn a_killed_recording_plays_up_to_its_last_second_and_begins_again() {
     lost.sort_by(f64::total_cmp);
     let (median, most) = (lost[kills / 2], lost[kills - 1]);
     println!("{kills} killed; seconds lost: median {median:.2}, most {most:.2}; {frames} frames in {seconds:.1} s");
-    assert!(frames as f64 > seconds * 30.0 * 0.8, "{frames} frames in {seconds} s");
+    assert!(frames as f64 > seconds * 30.0 * 0.5, "{frames} frames in {seconds} s");
     serving.wait_until("recording", |now| now["file"] != before && now["frames"].as_u64() > Some(0));
     serving.stop();
     assert_eq!(serving.films("mkv").len(), kills + 1);
+}
+
+#[test]
+fn a_recording_goes_on_when_the_camera_is_back() {
+    let query = "width=160&height=120&fps=30&unplug=40&return=500&corrupt=10";
+    let mut serving = Serving::start("lost", query, RECORDING, |_| ());
+    serving.ok(json!({"do": "record", "on": true}));
+    let worker = serving.worker();
+    serving.records(3.0);
+    let status = serving.ok(json!({"do": "record", "on": false}));
+    assert_eq!((&status["error"], &status["ended"]), (&Value::Null, &Value::Null), "{status}");
+    assert!(status["damaged"].as_u64() > Some(0), "{status}");
+    let film = film(Path::new(status["file"].as_str().unwrap()));
+    assert_eq!((film.times.len() as u64, film.torn), (status["frames"].as_u64().unwrap(), 0));
+    let pauses = film.times.windows(2).filter(|pair| pair[1] - pair[0] > 0.4).count();
+    eprintln!("  {} frames, {pauses} pauses: {status}", film.times.len());
+    assert!(pauses > 0 && film.times.is_sorted(), "{:?}", film.times);
+    assert_eq!(serving.films("mkv").len(), 1);
+    assert_eq!(serving.worker(), worker);
+    serving.stop();
 }
 
 /// A tmpfs of half a MiB over the folder of films; `None` where this user may not mount.
@@ -506,7 +526,7 @@ fn a_slow_disk_thins_the_recording_and_keeps_nobody_waiting() {
     let begun = Instant::now();
     let mut most = 0;
     let mut status = Value::Null;
-    while begun.elapsed() < Duration::from_secs(12) {
+    while begun.elapsed() < Duration::from_secs(9) {
         most = most.max(memory_of(worker));
         let asked = Instant::now();
         status = serving.status()["recording"].take();

@@ -29,7 +29,7 @@ struct Serving {
 
 /// Small frames and few, as all share one emulated processor; and as many of them are kept as can be.
 const CAMERA: &str =
-    "width = 320\nheight = 180\nfps = 10\nformat = \"YUYV\"\ndrop = \"newest\"\nbuffers = 8\nhistory = 32\n";
+    "width = 320\nheight = 180\nfps = 5\nformat = \"YUYV\"\ndrop = \"newest\"\nbuffers = 8\nhistory = 32\n";
 const BYTES: usize = 320 * 180 * 2;
 const SUPERVISOR: &str = "[supervisor]\nfirst_delay = \"50ms\"\nlongest_delay = \"200ms\"\nheartbeat = \"100ms\"\n";
 
@@ -118,7 +118,7 @@ fn vivid() -> PathBuf {
 fn webcam() -> Webcam {
     require_guest();
     own_runtime_folder();
-    Webcam::plug(WebcamOptions { serial: "SERVE1".into(), frames_per_second: 20, ..WebcamOptions::default() })
+    Webcam::plug(WebcamOptions { serial: "SERVE1".into(), frames_per_second: 10, ..WebcamOptions::default() })
 }
 
 fn unique(name: &str) -> String {
@@ -182,7 +182,7 @@ fn frame_again(camera: &Camera) -> (Frame, Vec<Kind>) {
 /// Three of the library in this process, four programs in C, three commands.
 #[track_caller]
 fn ten_readers(name: &str) {
-    const FRAMES: usize = 40;
+    const FRAMES: usize = 25;
     let begun = Instant::now();
     let mut programs: Vec<_> = (0..4).map(|_| reader_elsewhere(name)).collect();
     for program in &mut programs {

@@ -218,6 +218,10 @@ fn what_changed_in_the_file_is_applied_and_nothing_else() {
     serving.configure(&config("controls = { Brightness = 77 }", ""));
     serving.line("front: changed while it goes on");
     assert!(lives(front_pid) && lives(back_pid));
+    let mut asked = camlease(&["--json", "ctl", "front", "control", "brightness"]);
+    let answer = asked.env("CAMLEASE_RUNTIME_DIR", serving.folder.join("run")).output().unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(answer["value"], 77, "{answer}");
     // By a new process.
     serving.configure(&config("controls = { Brightness = 77 }\nbuffers = 6", ""));
     serving.line("front: changed: its process is started anew");
@@ -451,6 +455,23 @@ fn a_driver_that_hangs_is_seen_and_its_process_replaced() {
     goes_on(&reader);
     assert!(second != first && !lives(first));
     assert_eq!(serving.count("hangs in the driver"), 0, "it ended when it was killed");
+    drop(reader);
+    serving.stop();
+}
+
+#[test]
+fn a_camera_that_is_unplugged_comes_back_to_its_readers() {
+    let name = unique("serve-unplug");
+    let camera = camera("serve-unplug") + "?fps=100&unplug=20&return=200";
+    let mut serving = Serving::start_for_all("serve-unplug", &named(&name, &camera, ""));
+    let pid = serving.served(&name);
+    let reader = reader(&name);
+    for _ in 0..50 {
+        next(&reader);
+    }
+    serving.line("was unplugged");
+    assert!(lives(pid));
+    assert_eq!(serving.count("started (pid"), 1, "no process failed");
     drop(reader);
     serving.stop();
 }

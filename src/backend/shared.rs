@@ -13,7 +13,7 @@ use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Closing, Epoll, Event, Fd, Heard, Timer, monotonic_ns};
+use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
@@ -271,7 +271,7 @@ struct Ring {
     file: Fd,
     header: Mapping,
     control: Mapping,
-    bell: Heard,
+    bell: Ear,
     /// The bell will be rung for the next frame. While nobody has waited on it since, it is readable then.
     is_armed: bool,
     is_rung: bool,
@@ -432,7 +432,7 @@ impl Attached {
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
         let control = Mapping::of(&control, policy::PAGE, true).map_err(failed)?;
-        let bell = Heard::from_fd(bell);
+        let bell = Ear::from_fd(bell);
         self.leave();
         self.ready.as_ref().map_or(Ok(()), |ready| ready.add_edges(bell.fd())).map_err(failed)?;
         // SAFETY: a struct of atomics.
@@ -486,8 +486,8 @@ impl Attached {
     fn return_to(&mut self) {
         self.retry.arm(None);
         let Shared { name, reader, monitor, .. } = &self.source;
-        let link = Link::connect(name, reader, *monitor, policy::SHARE_LOOK);
-        match link.and_then(|(link, _)| self.attach(link)) {
+        // The answers are not waited for: where processors are scarce, they come later than a host would wait here.
+        match Link::greet(name, reader, *monitor).and_then(|(link, _)| self.attach(link)) {
             Ok(()) => self.spawned = None,
             Err(error) => {
                 log::debug!("{error}");
@@ -504,9 +504,13 @@ impl Attached {
     fn spawn(&mut self) {
         let Some(camera) = &self.source.camera else { return };
         if let Some((spawned, at)) = &mut self.spawned {
-            let failed = spawned.as_mut().and_then(Spawned::report).and_then(Result::err);
-            failed.into_iter().for_each(|error| log::info!("{}: {error}", camera.uri));
-            if at.elapsed() < policy::SHARE_RESPAWN {
+            if let Some(said) = spawned.as_mut().and_then(Spawned::report) {
+                said.unwrap_or_else(|error| log::info!("{}: {error}", camera.uri));
+                *spawned = None;
+            }
+            // One that has not said how it went is on its way: its start takes time where processors are scarce.
+            let patience = if spawned.is_some() { policy::SHARE_SPAWN } else { policy::SHARE_RESPAWN };
+            if at.elapsed() < patience {
                 return;
             }
         }

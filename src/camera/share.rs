@@ -60,13 +60,13 @@ impl Camera {
     }
 
     pub fn share_info(&self) -> Option<ShareInfo> {
-        timed::lock(&self.shared.share).as_ref().map(Share::info)
+        timed::lock(&self.shared.share).as_ref().filter(|share| share.is_own()).map(Share::info)
     }
 
     /// Sends a command to the process that shares the camera; its answer. On the handle of the one who shares it, "status"
     /// alone is known.
     pub fn command(&self, request: Map, timeout: Duration) -> Result<Map> {
-        if let Some(share) = timed::lock(&self.shared.share).as_ref() {
+        if let Some(share) = timed::lock(&self.shared.share).as_ref().filter(|share| share.is_own()) {
             return match request.get("do").and_then(|verb| verb.as_str()) {
                 Some("status") => Ok(share.status()),
                 _ => Err(self.shared.wrong_state("commands to a camera that this process shares go to shared:NAME")),

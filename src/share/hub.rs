@@ -138,7 +138,7 @@ impl Hub {
         Ok(Hub {
             // Whoever has a driver's buffer can have another device write into it, or keep those who wait for that device
             // waiting: what it is opened for concerns the processor alone.
-            lends: options.lend && options.readers == Allowed::Owner,
+            lends: options.lend && [options.readers, options.commanders] == [Allowed::Owner; 2],
             name: options.name,
             identity,
             readers: options.readers,
@@ -296,6 +296,10 @@ impl Hub {
         state.expel(&self.name, &self.results);
         let State { generation, readers, dropped, .. } = &mut *state;
         let generation = generation.as_mut()?;
+        let in_order =
+            readers.iter().filter(|reader| reader.mode.in_order).filter_map(|reader| reader.attached.as_ref());
+        let read = in_order.map(|attached| attached.control().faring().reached).min();
+        generation.writer.are_read(read.unwrap_or(u64::MAX));
         let ring = generation.ring.clone();
         let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, || held(readers));
         *dropped += u64::from(slot.is_none());
@@ -605,6 +609,13 @@ impl State {
     }
 }
 
+/// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
+/// frame that it only tries to get. Who wants all that there is leaves as much to the next.
+fn granted(asked: u32, left: u32) -> u32 {
+    let most = (left / 2).max(policy::SHARE_HOLD.min(left.saturating_sub(1)));
+    asked.clamp(1, most.max(1))
+}
+
 /// The slots that readers hold.
 fn held(readers: &[Reader]) -> u64 {
     let quota = |reader: &Reader, held: u64| if held.count_ones() <= reader.quota + 1 { held } else { 0 };
@@ -615,25 +626,18 @@ fn held(readers: &[Reader]) -> u64 {
 /// Files of a ring's own: its memory, the reader's page, and its event.
 const OWN_FILES: usize = 3;
 
-/// How many frames one may hold who asks for so many, where so many slots are left. One more is reckoned for it: for a
-/// frame that it only tries to get. Who wants all that there is leaves as much to the next.
-fn granted(asked: u32, left: u32) -> u32 {
-    let most = (left / 2).max(policy::SHARE_HOLD.min(left.saturating_sub(1)));
-    asked.clamp(1, most.max(1))
-}
-
 /// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
-        let (bell, heard) = Bell::pair()?;
+        let bell = Bell::new()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
             format: StreamFormat { buffers: reader.quota, ..format.clone() },
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        let mut files = vec![&generation.file, &control_file, heard.as_fd()];
+        let mut files = vec![&generation.file, &control_file, bell.ear()];
         files.extend(&generation.lent);
         reader.socket.send(&wire::to_line(message), &files)?;
         Ok::<_, std::io::Error>(Attached { control, bell })

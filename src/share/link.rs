@@ -72,6 +72,13 @@ pub enum News {
 impl Link {
     /// Connects to whoever serves the name; what it says of the camera.
     pub fn connect(name: &str, holder: &str, monitor: bool, patience: Duration) -> Result<(Link, Map)> {
+        let (link, hello) = Link::greet(name, holder, monitor)?;
+        let welcome = link.answer(hello, patience)?;
+        Ok((link, welcome))
+    }
+
+    /// Connects, and says hello without waiting for the answer; what [`Link::answer`] takes.
+    pub fn greet(name: &str, holder: &str, monitor: bool) -> Result<(Link, Result<u64>)> {
         let Some(found) = serving(name) else {
             lease::clear_away(&filing(name, Users::Peers));
             return Err(Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"))
@@ -96,8 +103,8 @@ impl Link {
         }
         let link = Link { socket, name: name.to_owned(), asked: AtomicU64::new(0) };
         let hello = map(json!({ "do": "hello", "name": holder, "monitor": monitor }));
-        let welcome = link.ask(hello, patience)?;
-        Ok((link, welcome))
+        let sent = link.send(hello);
+        Ok((link, sent))
     }
 
     /// Readable when something came.
@@ -174,9 +181,13 @@ impl Link {
 
     /// Asks, and waits for the answer. Events that come before it are lost: a link that reads asks nothing else.
     pub fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
+        self.answer(self.send(request), timeout)
+    }
+
+    /// Waits for the answer to what was sent.
+    fn answer(&self, id: Result<u64>, timeout: Duration) -> Result<Map> {
         let deadline = Instant::now() + timeout;
         // What is not answered for want of permission is refused before the request is read.
-        let id = self.send(request);
         if let Err(error) = &id
             && error.kind() != Kind::Disconnected
         {

@@ -14,7 +14,7 @@ use crate::frame::Frame;
 use crate::kernel::{Fd, MessageSocket};
 use crate::lease::{self, Filing, Sign, Users};
 use crate::worker::Worker;
-use crate::{policy, timed};
+use crate::{fork, policy, timed};
 
 pub mod access;
 mod hub;
@@ -190,6 +190,7 @@ pub struct Share {
     sign: Sign,
     listener: Option<Worker>,
     publisher: Option<Worker>,
+    epoch: u64,
 }
 
 impl Share {
@@ -208,6 +209,8 @@ impl Share {
         };
         let mode = match (options.readers, options.commanders) {
             (Allowed::Everyone, _) | (_, Allowed::Everyone) => 0o666,
+            // A file has one group: whoever comes is asked for the other one.
+            (Allowed::Group(readers), Allowed::Group(commanders)) if readers != commanders => 0o666,
             _ if group.is_some() => 0o660,
             _ => 0o600,
         };
@@ -228,7 +231,7 @@ impl Share {
         let listens = hub.clone();
         let listener =
             Worker::start(c"camlease-share", move |stop| server::serve(&listens, &socket, stop)).map_err(failed)?;
-        let mut share = Share { hub, sign, listener: Some(listener), publisher: None };
+        let mut share = Share { hub, sign, listener: Some(listener), publisher: None, epoch: fork::epoch() };
         if share.hub.feed.is_some() {
             let publishes = share.hub.clone();
             let publisher = Worker::start(c"camlease-frames", move |stop| publish::run(&publishes, stop));
@@ -243,6 +246,11 @@ impl Share {
 
     pub fn info(&self) -> ShareInfo {
         self.hub.info()
+    }
+
+    /// A forked child has neither its threads nor its memory, and its locks may be locked for ever there.
+    pub fn is_own(&self) -> bool {
+        self.epoch == fork::epoch()
     }
 
     pub fn status(&self) -> Map {
@@ -261,6 +269,9 @@ impl Share {
     }
 
     fn end(&mut self, deadline: Instant) {
+        if !self.is_own() {
+            return self.publisher.take().into_iter().chain(self.listener.take()).for_each(std::mem::forget);
+        }
         self.stop();
         for worker in self.publisher.take().into_iter().chain(self.listener.take()) {
             if !worker.end_by(deadline) {
@@ -305,19 +316,38 @@ impl Publisher {
     }
 
     /// Copies a frame into shared memory and shows it to the readers. False when there was no room, because readers hold
-    /// all that there is.
+    /// all that there is, and in a forked child.
     pub fn publish(&self, planes: &[&[u8]], sequence: u64, timestamp_ns: i64, corrupt: bool) -> bool {
+        if !self.share.is_own() {
+            return false;
+        }
         let _one = timed::lock(&self.publishing);
         self.share.hub.publish(planes, ring::Told { sequence, timestamp_ns, corrupt, ..ring::Told::default() })
     }
 
     /// Frames have this format from now on. Readers go over to it by themselves; what they hold stays.
     pub fn set_format(&self, format: &StreamFormat) -> Result<()> {
+        if !self.share.is_own() {
+            let name = self.share.name();
+            return Err(Error::new(Kind::Forked, format!("shared:{name}: it belongs to the parent process"))
+                .hint("share it by another name in this process"));
+        }
         let _one = timed::lock(&self.publishing);
         self.share.hub.begin_generation(format, Vec::new()).map(drop)
     }
 
     pub fn info(&self) -> ShareInfo {
-        self.share.info()
+        match self.share.is_own() {
+            true => self.share.info(),
+            false => ShareInfo {
+                name: self.share.name().to_owned(),
+                streaming: false,
+                readers: 0,
+                clients: 0,
+                published: 0,
+                pulse: Duration::ZERO,
+                trouble: None,
+            },
+        }
     }
 }

@@ -225,6 +225,11 @@ impl Publishing<'_> {
     /// What is done about a camera that gives no frames: it is got back, or tried again a little later.
     fn fail(&mut self, feed: &Arc<dyn Feed>, error: Error) -> bool {
         let kind = error.kind();
+        if has_ended(kind) {
+            // That is no trouble of the readers': they see that the share ends, while their own cameras are open still.
+            self.stop(feed, None);
+            return false;
+        }
         // Its own next step is for the one who has the camera; readers have nothing to do.
         let told = match kind {
             Kind::Disconnected | Kind::Evicted => error.clone().hint_instead("frames come again when it is back"),
@@ -237,14 +242,13 @@ impl Publishing<'_> {
         self.stop(feed, Some(told));
         self.retry_at = Instant::now() + policy::SHARE_RETRY;
         match kind {
-            Kind::Closed | Kind::ShutDown | Kind::Forked => false,
             Kind::Disconnected | Kind::Evicted => match feed.clone().recover(&error, policy::SHARE_STEP) {
                 Ok(()) => {
                     log::info!("shared:{}: the camera is back", self.hub.name);
                     self.retry_at = Instant::now();
                     true
                 }
-                Err(error) => !matches!(error.kind(), Kind::Closed | Kind::ShutDown | Kind::Forked),
+                Err(error) => !has_ended(error.kind()),
             },
             _ => true,
         }
@@ -304,4 +308,9 @@ impl Publishing<'_> {
             }
         }
     }
+}
+
+/// Whether the host has closed the camera, or is about to end.
+fn has_ended(kind: Kind) -> bool {
+    matches!(kind, Kind::Closed | Kind::ShutDown | Kind::Forked)
 }

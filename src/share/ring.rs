@@ -136,6 +136,8 @@ pub struct Writer {
     slots: usize,
     /// Frames that stay for readers who take all in order.
     history: u64,
+    /// Those before this number no such reader wants any more.
+    read: u64,
     published: u64,
     /// The number of the frame in each slot.
     numbers: [Option<u64>; SLOTS_MOST],
@@ -143,20 +145,27 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(slots: usize, history: u64) -> Writer {
-        Writer { slots: slots.min(SLOTS_MOST), history, published: 0, numbers: [None; SLOTS_MOST] }
+        Writer { slots: slots.min(SLOTS_MOST), history, read: 0, published: 0, numbers: [None; SLOTS_MOST] }
+    }
+
+    /// Readers who take all in order are through with the frames before this number, in their own words: one who lies
+    /// loses frames.
+    pub fn are_read(&mut self, before: u64) {
+        self.read = before.min(self.published);
     }
 
     /// A slot of these that nobody reads, with no frame in it any more. `held` tells what readers hold now.
     ///
-    /// Slots that were written before come first, the oldest frame's before all: their memory is there, and perhaps in
-    /// the cache. One of the newest frames goes only where there is no other.
+    /// Slots that were written before come first, and of them the one that was written last: its memory is there, and
+    /// likely in the cache. With quick readers two slots take turns. A frame that is kept for slow ones goes only where
+    /// there is no other, the oldest before all.
     pub fn take(
         &mut self,
         header: &Header,
         from: impl Iterator<Item = usize> + Clone,
         held: impl Fn() -> u64,
     ) -> Option<usize> {
-        let kept_from = self.published.saturating_sub(self.history);
+        let kept_from = self.published.saturating_sub(self.history).max(self.read);
         let from = from.filter(|&slot| slot < self.slots);
         let mut candidates = [(0u64, 0usize); SLOTS_MOST];
         let mut count = 0;
@@ -164,7 +173,7 @@ impl Writer {
             let rank = match self.numbers[slot] {
                 // The newest stays: a reader that finds it gone can tell by that that there is a newer one.
                 Some(number) if number + 1 == self.published => continue,
-                Some(number) if number < kept_from => number,
+                Some(number) if number < kept_from => kept_from - number,
                 None => u64::MAX / 2 + slot as u64,
                 Some(number) => u64::MAX - (self.published - number),
             };

@@ -68,6 +68,7 @@ struct Client {
     peer: Peer,
     /// What it calls itself; `None` until it has said hello.
     name: Option<String>,
+    may_read: bool,
     may_command: bool,
     came: Instant,
     /// Messages that it may send yet, and as of when.
@@ -123,7 +124,9 @@ impl Server<'_> {
         let refuse = |error: Error| {
             let _ = socket.send(&wire::to_line(wire::answer(&Value::Null, Err(error))), &[]);
         };
-        if !is_allowed(&self.hub.readers, &socket, peer) && !is_allowed(&self.hub.commanders, &socket, peer) {
+        let may_read = is_allowed(&self.hub.readers, &socket, peer);
+        let may_command = is_allowed(&self.hub.commanders, &socket, peer);
+        if !may_read && !may_command {
             let message = format!("shared:{}: user {} may not read it", self.hub.name, peer.uid);
             return refuse(Error::new(Kind::Permission, message).hint("its readers setting says who may"));
         }
@@ -137,13 +140,13 @@ impl Server<'_> {
             let message = format!("shared:{}: process {} has {its} connections to it already", self.hub.name, peer.pid);
             return refuse(Error::new(Kind::Budget, message).hint("close cameras that are not used any more"));
         }
-        let may_command = is_allowed(&self.hub.commanders, &socket, peer);
         let now = Instant::now();
         self.clients.push(Client {
             id: self.next,
             socket: Arc::new(socket),
             peer,
             name: None,
+            may_read,
             may_command,
             came: now,
             credit: f64::from(policy::MESSAGES_PER_SECOND) / 4.0,
@@ -346,6 +349,11 @@ impl Server<'_> {
             Err(error) => return Reply::Now(Err(error)),
         };
         let Some(client) = self.clients.iter().find(|client| client.id == id) else { return Reply::Later };
+        if !client.may_read {
+            let uid = client.peer.uid;
+            let message = format!("shared:{}: user {uid} may command it and not read it", self.hub.name);
+            return Reply::Now(Err(Error::new(Kind::Permission, message).hint("its readers setting says who may")));
+        }
         let (socket, name, peer) = (client.socket.clone(), client.name.clone().unwrap_or_default(), client.peer);
         let request = match self.hub.needs_format(id, &wants.wants) {
             Ok(request) => request,

@@ -25,13 +25,18 @@ pub struct Seen {
 
 impl Seen {
     pub fn of(frame: &camlease::Frame) -> Seen {
-        let planes = || (0..frame.planes()).map(|plane| frame.data(plane));
+        let sum = (0..frame.planes()).fold(0, |sum, plane| sum_of(frame.data(plane), sum));
+        Seen { sum, ..Seen::without_sum(frame) }
+    }
+
+    /// All but what takes time.
+    pub fn without_sum(frame: &camlease::Frame) -> Seen {
         Seen {
             sequence: frame.sequence(),
             width: frame.width(),
             height: frame.height(),
-            bytes: planes().map(<[u8]>::len).sum(),
-            sum: planes().fold(0, |sum, plane| sum_of(plane, sum)),
+            bytes: (0..frame.planes()).map(|plane| frame.data(plane).len()).sum(),
+            sum: 0,
             corrupt: frame.is_corrupt(),
         }
     }

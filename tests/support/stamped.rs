@@ -24,8 +24,9 @@ pub const BLOCK: usize = 4096;
 const STAMP: usize = 5;
 const PLACES_IN_BLOCK: [usize; 3] = [0, BLOCK / 2, BLOCK - STAMP * 8];
 
-/// Of a frame of each of the two formats that a producer goes between.
-pub const BLOCKS: [usize; 2] = [128, 96];
+/// Of a frame of each of the two formats that a producer goes between, and of one that takes no time to write.
+pub const BLOCKS: [usize; 3] = [128, 96, 2];
+pub const SMALL: usize = 2;
 
 pub const PARTIES: usize = 16;
 const WORDS: usize = 480;
@@ -468,7 +469,10 @@ pub fn part() -> Option<(Stage, Vec<String>)> {
 pub fn play(stage: &Stage, part: &[String]) -> bool {
     let number = |at: usize| part.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     match part[0].as_str() {
-        "produce" => produce(stage, number(1) as usize, Random(number(2) * 2 + 1), [number(3), number(4), number(5)]),
+        "produce" => {
+            produce(stage, number(1) as usize, Random(number(2) * 2 + 1), [number(3), number(4), number(5), number(6)])
+        }
+        "race" => race(stage, number(1) as usize, Random(number(2) * 2 + 1)),
         "read" => read(stage, number(1) as usize, Random(number(2) * 2 + 1)),
         "witness" => witness(stage, number(1) as usize, number(2) as usize, &part[3]),
         "stand-by" => loop {
@@ -504,11 +508,11 @@ pub fn options(name: &str) -> ShareOptions {
     }
 }
 
-/// Publishes without end: at a rate, and one time in `bursts` many as fast as it can.
-fn produce(stage: &Stage, party: usize, mut random: Random, [rate, bursts, history]: [u64; 3]) {
+/// Publishes without end: at a rate, 0 for as fast as it can, and one time in `bursts` many as fast as it can.
+fn produce(stage: &Stage, party: usize, mut random: Random, [rate, bursts, history, which]: [u64; 4]) {
     let (board, own) = (stage.board, &stage.board.parties[party]);
     let maker = board.producers.fetch_add(1, SeqCst) + 1;
-    let mut which = 0;
+    let mut which = which as usize;
     let publisher = loop {
         let options = ShareOptions { history: history as u32, ..options(&stage.name) };
         match Publisher::new(options, &format(which)) {
@@ -543,6 +547,9 @@ fn produce(stage: &Stage, party: usize, mut random: Random, [rate, bursts, histo
                 return board.complain(&format!("a format: {error}"));
             }
             board.formats.fetch_add(1, SeqCst);
+        }
+        if rate == 0 {
+            continue;
         }
         own.phase.store(WAITS, SeqCst);
         due = (due + period).max(Instant::now() - period);
@@ -623,6 +630,36 @@ fn read(stage: &Stage, party: usize, mut random: Random) {
         board.afterwards.fetch_add(held.len() as u64, SeqCst);
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
         held.into_iter().for_each(|one| look_again(board, one));
+    }
+}
+
+/// Takes frames as fast as it can, in order or the newest, with as many out as it may have.
+fn race(stage: &Stage, party: usize, mut random: Random) {
+    let (board, own) = (stage.board, &stage.board.parties[party]);
+    let camera = Camera::open(&format!("shared:{}", stage.name), OpenOptions::default());
+    let drop_policy = if party.is_multiple_of(2) { DropPolicy::Newest } else { DropPolicy::Oldest };
+    let request = StreamRequest { drop_policy, buffers: 3, ..StreamRequest::default() };
+    let started = camera.and_then(|camera| camera.start(&request).map(|format| (camera, format.buffers as usize)));
+    let (camera, most) = match started {
+        Ok(started) => started,
+        Err(error) => return board.complain(&format!("racer {party}: {error}")),
+    };
+    let mut held = Held::new();
+    while !board.stops() {
+        if held.len() >= most
+            && let Some(one) = held.remove(random.below(most as u64) as usize)
+        {
+            look_again(board, one);
+        }
+        match camera.next_frame(Some(Duration::from_secs(10))) {
+            Ok(frame) => {
+                let maker = board.look(&frame, "received in a race");
+                board.blocks.fetch_add((frame.data(0).len() / BLOCK) as u64, SeqCst);
+                own.frames.fetch_add(1, SeqCst);
+                held.push_back((frame, maker, Instant::now()));
+            }
+            Err(error) => return board.complain(&format!("racer {party}: {error}")),
+        }
     }
 }
 

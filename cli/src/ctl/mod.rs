@@ -24,6 +24,9 @@ Else it is the camera process's answer as it came, {"camlease": 1, "id", "ok": t
   controls    "controls": [{"id", "name", "kind", "minimum", "maximum", "step", "default", "value", "readable", "writable", "active", "menu": [[0, "Manual"]]}]
   control     "control": its number, "name", "value"
   format, start, stop   "format"
+  preview     "on", "readers", "width", "height", "frames", "error"
+  record      "on", "file", "frames", "bytes", "seconds", "thinned", "damaged", "missed", "error", "ended"
+  snapshot    "file", "width", "height", "bytes", "sequence", "timestamp_ns"
 A refusal comes on standard error, as with every other command."#;
 
 /// How long an answer may take: a camera that is slow to start takes seconds.
@@ -48,22 +51,29 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Show what is streamed, who reads it, and how far each reader is; the same as the name alone
+    #[command(override_usage = "camlease ctl NAME status")]
     Status,
     /// Have it stream, whether somebody reads or not
+    #[command(override_usage = "camlease ctl NAME start")]
     Start,
     /// Have it stop, whoever reads: they wait until it is started again
+    #[command(override_usage = "camlease ctl NAME stop")]
     Stop,
     /// Have it stream another size, rate or pixel format, to all who read
+    #[command(override_usage = "camlease ctl NAME format [WxH][@FPS] [FOURCC]")]
     Format {
         /// 1280x720, 1280x720@30, @15, MJPG, or a size and then a pixel format
         #[arg(required = true, num_args = 1..=2, value_names = ["WxH[@FPS]", "FOURCC"])]
         wanted: Vec<String>,
     },
     /// Show what sizes, rates and pixel formats the camera offers
+    #[command(override_usage = "camlease ctl NAME formats")]
     Formats,
     /// Show the camera's controls and their values
+    #[command(override_usage = "camlease ctl NAME controls")]
     Controls,
     /// Show one control, or set it
+    #[command(override_usage = "camlease ctl NAME control ID|NAME [VALUE]")]
     Control {
         /// Its name as "controls" shows it, whatever its case and signs, or its number, decimal or with 0x
         #[arg(value_name = "ID|NAME")]
@@ -73,21 +83,26 @@ enum Verb {
         value: Option<String>,
     },
     /// Offer small JPEG pictures as shared:NAME.preview, or do so no longer
+    #[command(override_usage = "camlease ctl NAME preview on|off")]
     Preview { on: Switch },
     /// Record to a file on the machine's disk, or end that
+    #[command(override_usage = "camlease ctl NAME record on|off [FILE]")]
     Record {
         on: Switch,
         /// Its name in the camera's recording folder; one of name and time where it is left out
         file: Option<String>,
     },
     /// Write one picture to a file
+    #[command(override_usage = "camlease ctl NAME snapshot [FILE]")]
     Snapshot {
         /// Its name in the camera's recording folder; one of name and time where it is left out
         file: Option<String>,
     },
     /// Have the camera's process end; a supervisor starts it again only when it reads its file anew (SIGHUP)
+    #[command(override_usage = "camlease ctl NAME quit")]
     Quit,
     /// Be the only one who may command the camera, for as long as this runs (Ctrl+C ends it); frames go on for all
+    #[command(override_usage = "camlease ctl NAME take-control [--priority N]")]
     TakeControl {
         /// The control goes to whoever asks with a higher one
         #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
@@ -144,9 +159,15 @@ pub fn run(args: &Args, output: &Output) -> Exit {
             .control(control, value.as_deref())
             .inspect(|(reply, control)| telling::control(reply, control, output))
             .map(|(reply, _)| reply),
-        Verb::Preview { on } => desk.act("preview", json!({ "on": *on == Switch::On }), output),
-        Verb::Record { on, file } => desk.act("record", json!({ "on": *on == Switch::On, "file": file }), output),
-        Verb::Snapshot { file } => desk.act("snapshot", json!({ "file": file }), output),
+        Verb::Preview { on } => desk
+            .ask("preview", json!({ "on": *on == Switch::On }))
+            .inspect(|reply| desk.say(telling::preview(name, &reply.clone().into()), output)),
+        Verb::Record { on, file } => desk
+            .ask("record", json!({ "on": *on == Switch::On, "file": file }))
+            .inspect(|reply| desk.say(telling::recording(&reply.clone().into()), output)),
+        Verb::Snapshot { file } => desk
+            .ask("snapshot", json!({ "file": file }))
+            .inspect(|reply| desk.say(telling::snapshot(&reply.clone().into()), output)),
         Verb::Quit => desk.ask("quit", json!({})).inspect(|_| desk.say("its process ends", output)),
         Verb::TakeControl { priority } => return desk.keep_control(*priority, output),
     };
@@ -254,13 +275,6 @@ impl Desk<'_> {
             Some(format) => self.say(format_args!("streams {format}"), output),
             None => self.say("is to stream", output),
         }
-        Ok(reply)
-    }
-
-    /// What the library knows nothing of: the answer's own words.
-    fn act(&self, verb: &str, request: Value, output: &Output) -> camlease::Result<Map> {
-        let reply = self.ask(verb, request)?;
-        self.say(format_args!("{verb}: {}", telling::facts(&reply)), output);
         Ok(reply)
     }
 

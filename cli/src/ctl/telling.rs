@@ -12,7 +12,7 @@ use crate::output::{Output, Paint};
 const FRAME: [&str; 3] = ["camlease", "id", "ok"];
 
 /// The keys of a status that have words of their own.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
     "camlease",
     "id",
     "ok",
@@ -30,6 +30,8 @@ const KNOWN: [&str; 17] = [
     "trouble",
     "stopped",
     "pulse_ms",
+    "preview",
+    "recording",
 ];
 
 pub fn status(reply: &Map, output: &Output) {
@@ -75,8 +77,15 @@ pub fn status(reply: &Map, output: &Output) {
             number("hold"),
         ));
     }
+    let (preview, recording) = (get("preview"), get("recording"));
+    if preview["on"] == true || preview["error"].is_string() {
+        line(self::preview(text("name"), preview));
+    }
+    if recording["file"].is_string() || recording["error"].is_string() {
+        line(self::recording(recording));
+    }
     let added = reply.iter().filter(|(key, _)| !KNOWN.contains(&key.as_str()));
-    for (key, value) in added.filter(|(_, value)| value["on"] != false || !value["error"].is_null()) {
+    for (key, value) in added {
         line(format!("{key}: {}", fact(value)));
     }
 }
@@ -179,8 +188,47 @@ pub fn range(control: &Value) -> String {
     }
 }
 
+pub fn preview(name: &str, preview: &Value) -> String {
+    let trouble = preview["error"].as_str().map(|error| format!("; {error}")).unwrap_or_default();
+    match preview["on"] == true {
+        true => {
+            let [width, height, readers] = ["width", "height", "readers"].map(|key| preview[key].as_u64().unwrap_or(0));
+            format!("offers shared:{name}.preview, {width}x{height}, read by {readers}{trouble}")
+        }
+        false => format!("offers no preview{trouble}"),
+    }
+}
+
+pub fn recording(recording: &Value) -> String {
+    let number = |key: &str| recording[key].as_u64().unwrap_or(0);
+    let lost = [("thinned", "left out for a slow disk"), ("damaged", "damaged"), ("missed", "missed")];
+    let lost: String = lost
+        .into_iter()
+        .filter(|(key, _)| number(key) > 0)
+        .map(|(key, words)| format!(", {} {words}", number(key)))
+        .collect();
+    let reasons = ["error", "ended"].into_iter().filter_map(|key| recording[key].as_str());
+    let reasons: String = reasons.map(|reason| format!("; {reason}")).collect();
+    let does = if recording["on"] == true { "records" } else { "recorded" };
+    match recording["file"].as_str().filter(|file| !file.is_empty()) {
+        Some(file) => {
+            let (frames, seconds) = (number("frames"), recording["seconds"].as_f64().unwrap_or(0.0));
+            format!("{does} to {file}: {frames} frames, {seconds:.1} s, {} bytes{lost}{reasons}", number("bytes"))
+        }
+        None if recording["on"] == true => format!("is to record{reasons}"),
+        None => format!("does not record{reasons}"),
+    }
+}
+
+pub fn snapshot(reply: &Value) -> String {
+    match (reply["file"].as_str(), reply["width"].as_u64(), reply["height"].as_u64()) {
+        (Some(file), Some(width), Some(height)) => format!("wrote {file}, {width}x{height}"),
+        _ => reply.as_object().map(facts).unwrap_or_default(),
+    }
+}
+
 /// An answer whose keys say all.
-pub fn facts(reply: &Map) -> String {
+fn facts(reply: &Map) -> String {
     let facts: Vec<_> = reply
         .iter()
         .filter(|(key, value)| !FRAME.contains(&key.as_str()) && !value.is_null())

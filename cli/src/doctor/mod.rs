@@ -73,6 +73,13 @@ pub fn run(args: &Args, output: &Output) -> Exit {
             format!("{camera}: the doctor looks at the machine's own cameras; this one is made by its program");
         return output.fail_with(Exit::USAGE, "invalid_argument", message);
     }
+    if let Some(camera) = args.cameras.iter().find(|camera| camera.starts_with("shared:")) {
+        let message = format!(
+            "{camera}: the doctor looks at the machine's own cameras; name the one behind it, which \"camlease ctl {}\" tells",
+            camera.trim_start_matches("shared:")
+        );
+        return output.fail_with(Exit::USAGE, "invalid_argument", message);
+    }
     let diagnosis = examine(&Machine::read(), &args.cameras);
     show(&diagnosis, output);
     output.json(&diagnosis);

@@ -219,10 +219,11 @@ fn serve(camera: config::Camera, timeout: Option<Duration>, report: &mut Report)
         return Err(error);
     }
     desk.begin();
-    if report.tell(json!({ "camlease": 1, "ok": true, "share": camera.name })).is_ok() {
-        say(Level::Info, &camera.name, format_args!("{} is served", camera.uri));
-        until_nobody_uses_it(&opened, &camera.name, &signals, &wake, &desk);
-    }
+    say(Level::Info, &camera.name, format_args!("{} is served", camera.uri));
+    // Whoever started it may have gone, and others may have come already: it is theirs then.
+    let told = report.tell(json!({ "camlease": 1, "ok": true, "share": camera.name }));
+    let patience = if told.is_ok() { FIRST_PATIENCE } else { Duration::ZERO };
+    until_nobody_uses_it(&opened, &camera.name, &signals, &wake, &desk, patience);
     end(opened, &mut last_resort);
     Ok(())
 }
@@ -277,8 +278,15 @@ fn open(
     }
 }
 
-fn until_nobody_uses_it(camera: &Camera, name: &str, signals: &Signals, wake: &EventFd, desk: &Desk) {
-    let mut lonely = Some((Instant::now(), FIRST_PATIENCE));
+fn until_nobody_uses_it(
+    camera: &Camera,
+    name: &str,
+    signals: &Signals,
+    wake: &EventFd,
+    desk: &Desk,
+    patience: Duration,
+) {
+    let mut lonely = Some((Instant::now(), patience));
     loop {
         wait([signals.as_fd(), wake.as_fd()], Some(LOOK));
         let _ = wake.read();

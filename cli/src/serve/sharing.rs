@@ -39,6 +39,7 @@ pub fn options(config: &config::Camera, desk: Arc<Desk>) -> ShareOptions {
         history: config.history,
         max_bytes: config.max_bytes,
         commands: Some(Arc::new(AtTheDesk(desk))),
+        ..ShareOptions::default()
     }
 }
 

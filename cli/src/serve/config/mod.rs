@@ -79,8 +79,10 @@ pub struct Setting {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Drop {
-    #[default]
     Oldest,
+    /// A process that comes late by some intervals still gets all frames to its readers, for as long as the camera's
+    /// buffers last: with the other one, a busy machine costs recordings a third of them.
+    #[default]
     Newest,
 }
 

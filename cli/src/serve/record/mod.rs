@@ -203,7 +203,9 @@ impl Recorder {
     pub fn status(&self) -> Map<String, Value> {
         let progress = self.shared.progress();
         let Progress { frames, bytes, seconds, thinned, damaged, missed, reason, .. } = *progress;
-        let error = progress.error.as_ref().or(progress.trouble.as_ref());
+        // What it waits for is no failure of one that has ended.
+        let trouble = progress.trouble.as_ref().filter(|_| !progress.is_written);
+        let error = progress.error.as_ref().or(trouble);
         let status = json!({
             "on": !progress.is_written, "file": progress.file.to_string_lossy(), "frames": frames, "bytes": bytes,
             "seconds": seconds, "thinned": thinned, "damaged": damaged, "missed": missed, "error": error, "ended": reason,
