@@ -138,7 +138,7 @@ impl Hub {
         Ok(Hub {
             // Whoever has a driver's buffer can have another device write into it, or keep those who wait for that device
             // waiting: what it is opened for concerns the processor alone.
-            lends: options.lend && options.readers == Allowed::Owner,
+            lends: options.lend && [options.readers, options.commanders] == [Allowed::Owner; 2],
             name: options.name,
             identity,
             readers: options.readers,
@@ -309,6 +309,12 @@ impl Hub {
     /// How many of the newest frames stay for readers who take all in order.
     pub fn history(&self) -> u32 {
         self.history
+    }
+
+    /// Whether a driver's buffers and the least memory for copies are within the bound.
+    pub fn has_room(&self, format: &StreamFormat) -> bool {
+        let frames = u64::from(format.buffers + self.history + policy::SHARE_SPARE);
+        frames * Geometry::of(format, 1, 0).slot_bytes as u64 <= self.max_bytes
     }
 
     pub fn lends(&self) -> bool {

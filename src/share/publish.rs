@@ -156,9 +156,10 @@ impl Publishing<'_> {
     }
 
     fn start(&mut self, feed: &Arc<dyn Feed>, request: &StreamRequest) -> Result<()> {
-        let lends = self.hub.lends() && feed.may_lend();
-        let format = self.begin(feed, request, lends)?;
-        let lending = if lends { feed.lend() } else { None };
+        let (format, lending) = match self.hub.lends() && feed.may_lend() {
+            true => self.begin_lending(feed, request)?,
+            false => (feed.begin(request)?, None),
+        };
         if let Err(error) = self.begin_generation(&format, lending) {
             let _ = feed.end();
             return Err(error);
@@ -186,20 +187,26 @@ impl Publishing<'_> {
         }
     }
 
-    /// With buffers for readers to hold, where they could read them; where that is too much, without.
-    fn begin(&mut self, feed: &Arc<dyn Feed>, request: &StreamRequest, lends: bool) -> Result<StreamFormat> {
-        if lends {
-            // The driver is to have as many as if all frames were copied, which takes one at a time.
-            let keeps = request.buffers.max(policy::BUFFERS_DEFAULT) - 1;
-            let newest = self.hub.history().min(policy::SHARE_LENT_MOST as u32 - policy::SHARE_LENT_HELD);
-            let buffers = (keeps + newest + policy::SHARE_LENT_HELD).min(policy::BUFFERS_MOST);
-            self.keeps = keeps as usize;
-            match feed.begin(&StreamRequest { buffers, ..request.clone() }) {
-                Err(error) if error.kind() == Kind::Budget => {}
-                begun => return begun,
+    /// Begins with buffers for readers to hold; where that is too much memory, without.
+    fn begin_lending(
+        &mut self,
+        feed: &Arc<dyn Feed>,
+        request: &StreamRequest,
+    ) -> Result<(StreamFormat, Option<Lending>)> {
+        // The driver is to have as many as if all frames were copied, which takes one at a time.
+        let keeps = request.buffers.max(policy::BUFFERS_DEFAULT) - 1;
+        let newest = self.hub.history().min(policy::SHARE_LENT_MOST as u32 - policy::SHARE_LENT_HELD);
+        let buffers = (keeps + newest + policy::SHARE_LENT_HELD).min(policy::BUFFERS_MOST);
+        self.keeps = keeps as usize;
+        match feed.begin(&StreamRequest { buffers, ..request.clone() }) {
+            Ok(format) if self.hub.has_room(&format) => Ok((format, feed.lend())),
+            Ok(_) => {
+                feed.end()?;
+                Ok((feed.begin(request)?, None))
             }
+            Err(error) if error.kind() == Kind::Budget => Ok((feed.begin(request)?, None)),
+            Err(error) => Err(error),
         }
-        feed.begin(request)
     }
 
     fn stop(&mut self, feed: &Arc<dyn Feed>, trouble: Option<Error>) {
