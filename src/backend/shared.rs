@@ -23,6 +23,9 @@ use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
 
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
+
 #[derive(Clone)]
 pub struct Shared {
     uri: String,
