@@ -155,7 +155,9 @@ pub struct StreamFormat {
 
 impl StreamFormat {
     pub fn bytes(&self) -> u64 {
-        self.planes.iter().map(|plane| plane.1 as u64).sum::<u64>() * self.buffers as u64
+        // Another process may have said what they are.
+        let frame = self.planes.iter().fold(0, |all: u64, plane| all.saturating_add(plane.1 as u64));
+        frame.saturating_mul(self.buffers.into())
     }
 }
 

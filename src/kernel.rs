@@ -409,6 +409,21 @@ impl MessageSocket {
         Ok(socket)
     }
 
+    /// Both ends of a connection.
+    #[cfg(any(test, fuzzing))]
+    pub fn pair() -> std::io::Result<(MessageSocket, MessageSocket)> {
+        let mut ends = [0; 2];
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let one = Fd::make(|| {
+            // SAFETY: room for two descriptors.
+            match unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } {
+                0 => ends[0],
+                failed => failed,
+            }
+        })?;
+        Ok((MessageSocket(one), MessageSocket(Fd::make(|| ends[1])?)))
+    }
+
     pub fn accept(&self) -> std::io::Result<MessageSocket> {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());

@@ -15,6 +15,9 @@ mod fork;
 mod format;
 mod frame;
 mod holders;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod hostile;
 mod kernel;
 mod lease;
 mod memory;

@@ -24,6 +24,9 @@ use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
 use crate::{policy, timed};
 
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
+
 #[derive(Clone)]
 pub struct Shared {
     uri: String,
@@ -330,7 +333,7 @@ impl Drop for Ring {
 }
 
 impl Attached {
-    fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
+    fn new(source: Shared, request: &StreamRequest) -> Result<Attached> {
         let failed = |e| Error::system(format!("{}: creating its descriptors", source.uri), e);
         let (here, retry) = (Event::new().map_err(failed)?, Timer::new().map_err(failed)?);
         let attachment = Attachment {
@@ -339,7 +342,7 @@ impl Attached {
             wants: request.clone(),
         };
         let format = StreamFormat::default();
-        let mut attached = Attached {
+        Ok(Attached {
             source,
             attachment,
             format,
@@ -354,7 +357,11 @@ impl Attached {
             trouble: None,
             is_news: false,
             is_reformatted: false,
-        };
+        })
+    }
+
+    fn begin(source: Shared, request: &StreamRequest) -> Result<Attached> {
+        let mut attached = Attached::new(source, request)?;
         let link = attached.source.connect()?.0;
         attached.attach(link)?;
         let deadline = Instant::now() + policy::SHARE_START;

@@ -107,6 +107,12 @@ impl Link {
         Ok((link, sent))
     }
 
+    /// One whose other end is not a shared camera's process.
+    #[cfg(any(test, fuzzing))]
+    pub fn over(socket: MessageSocket) -> Link {
+        Link { socket, name: String::new(), asked: AtomicU64::new(0) }
+    }
+
     /// Readable when something came.
     pub fn fd(&self) -> RawFd {
         self.socket.fd()

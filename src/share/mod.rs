@@ -22,7 +22,7 @@ pub mod link;
 pub mod memory;
 mod publish;
 pub mod ring;
-mod server;
+pub mod server;
 pub mod spawn;
 pub mod wire;
 

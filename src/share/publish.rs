@@ -18,9 +18,7 @@ use crate::kernel::{Event, monotonic_ns, poll, readable};
 use crate::{fork, policy};
 
 pub fn run(hub: &Hub, stop: &Event) {
-    let retry_at = Instant::now();
-    let mut publisher =
-        Publishing { hub, streams: false, idle_since: None, retry_at, round: None, keeps: 0, lent: Vec::new() };
+    let mut publisher = Publishing::new(hub);
     let epoch = fork::epoch();
     loop {
         hub.published_at.store(monotonic_ns(), Ordering::Relaxed);
@@ -52,7 +50,7 @@ fn is_signalled(event: &Event) -> bool {
     poll(&mut fds, Some(Instant::now())).unwrap_or(true)
 }
 
-struct Publishing<'a> {
+pub struct Publishing<'a> {
     hub: &'a Hub,
     streams: bool,
     /// Since when nobody reads.
@@ -68,8 +66,13 @@ struct Publishing<'a> {
 }
 
 impl Publishing<'_> {
+    pub fn new(hub: &Hub) -> Publishing<'_> {
+        let retry_at = Instant::now();
+        Publishing { hub, streams: false, idle_since: None, retry_at, round: None, keeps: 0, lent: Vec::new() }
+    }
+
     /// Starts, stops or publishes a frame, whatever is due. False when the camera has ended for good.
-    fn step(&mut self, feed: &Arc<dyn Feed>) -> bool {
+    pub fn step(&mut self, feed: &Arc<dyn Feed>) -> bool {
         if self.is_wanted() && !self.streams && Instant::now() >= self.retry_at {
             let request = self.hub.request();
             if let Err(error) = self.start(feed, &request) {
@@ -254,7 +257,7 @@ impl Publishing<'_> {
         }
     }
 
-    fn carry_out(&mut self, feed: &Arc<dyn Feed>, order: Order) {
+    pub fn carry_out(&mut self, feed: &Arc<dyn Feed>, order: Order) {
         let outcome = match &order.what {
             What::Start => {
                 self.hub.set_ordered(true);

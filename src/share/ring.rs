@@ -14,10 +14,14 @@ pub const SLOTS_MOST: usize = 64;
 #[cfg(loom)]
 pub const SLOTS_MOST: usize = 3;
 
+#[cfg(not(loom))]
 pub const PLANES_MOST: usize = 4;
+#[cfg(loom)]
+pub const PLANES_MOST: usize = 1;
 
 /// What the writer writes and all readers read.
 #[repr(C)]
+#[cfg_attr(loom, derive(Default))]
 pub struct Header {
     /// Frames that were published. Their numbers go from 0.
     head: AtomicU64,
@@ -29,6 +33,7 @@ pub struct Header {
 }
 
 #[repr(C)]
+#[cfg_attr(loom, derive(Default))]
 struct Slot {
     /// The number of the frame in it, and 1; 0 while there is none.
     stamp: AtomicU64,
@@ -41,6 +46,7 @@ struct Slot {
 
 /// What one reader writes and the writer reads, and does not believe.
 #[repr(C)]
+#[cfg_attr(loom, derive(Default))]
 pub struct Control {
     /// A bit for each slot that the reader holds or tries to.
     held: AtomicU64,
@@ -289,12 +295,17 @@ impl Reader {
         if self.held.count_ones() >= self.quota {
             return Taken::Full;
         }
-        loop {
+        // A writer that goes by this protocol leaves something to be found long before; another one does not keep us.
+        for _ in 0..2 * SLOTS_MOST {
             let published = header.published();
             // Frames beyond the table's length are gone, whatever became of their slots.
             let oldest = published.saturating_sub(SLOTS_MOST as u64);
+            if self.mode.in_order && oldest > self.next {
+                self.lost = self.lost.saturating_add((oldest - self.next).div_ceil(self.mode.every));
+                self.next = oldest;
+            }
             let number = match self.mode.in_order {
-                true => self.next.max(oldest),
+                true => self.next,
                 false => self.next.max(published.saturating_sub(1)),
             };
             if number >= published {
@@ -317,6 +328,7 @@ impl Reader {
                 return Taken::Nothing;
             }
         }
+        Taken::Nothing
     }
 
     /// Marks the slot of a frame as held, if the frame is there still.
@@ -328,7 +340,8 @@ impl Reader {
             return None;
         }
         let place = &header.slots[slot];
-        control.held.store(self.held | bit, Ordering::Relaxed);
+        // Who sees this store, and not the one that gave another slot back, has to see that slot's frame as read, too.
+        control.held.store(self.held | bit, Ordering::Release);
         // Either the writer sees this, or the stamp is gone.
         fence(Ordering::SeqCst);
         if place.stamp.load(Ordering::Acquire) != number + 1 {
@@ -351,15 +364,16 @@ impl Reader {
         let Mode { every, interval_ns, .. } = self.mode;
         // What lies between, less what the mode leaves out.
         if self.taken > 0 && interval_ns == 0 {
-            self.lost += (number - self.wanted) / every;
+            self.lost = self.lost.saturating_add(number.saturating_sub(self.wanted) / every);
         }
-        self.next = number + every;
+        // What it reads may be anything.
+        self.next = number.saturating_add(every);
         self.wanted = self.next;
         if interval_ns > 0 {
             // On a schedule: a frame that comes a little late does not delay the ones after it.
-            self.due_ns += interval_ns;
+            self.due_ns = self.due_ns.saturating_add(interval_ns);
             if self.due_ns <= timestamp_ns {
-                self.due_ns = timestamp_ns + interval_ns;
+                self.due_ns = timestamp_ns.saturating_add(interval_ns);
             }
         }
         self.taken += 1;
@@ -378,7 +392,7 @@ impl Reader {
     /// Asks to be woken for the next frame; false where it is there already.
     pub fn wait(&self, header: &Header, control: &Control) -> bool {
         control.not_before_ns.store(self.due_ns as u64, Ordering::Relaxed);
-        control.wanted.store(self.next + 1, Ordering::Relaxed);
+        control.wanted.store(self.next.saturating_add(1), Ordering::Relaxed);
         // Either the writer sees this, or what it published is seen here.
         fence(Ordering::SeqCst);
         let waits = header.published() <= self.next && !header.has_ended();

@@ -16,6 +16,9 @@ use crate::kernel::{self, Event, MessageSocket, Peer, monotonic_ns, poll, readab
 use crate::lease::one_line;
 use crate::{fork, policy};
 
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
+
 pub fn serve(hub: &Arc<Hub>, listener: &MessageSocket, stop: &Event) {
     let mut server =
         Server { hub, clients: Vec::new(), next: 1, controller: None, room: vec![0; policy::MESSAGE_MOST] };

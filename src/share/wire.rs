@@ -278,7 +278,8 @@ pub fn generation_of(message: &Map, bytes: u64) -> Option<Generation> {
     };
     let format = format_of(message.get("format")?.as_object()?)?;
     let quota = number(message, "quota").filter(|quota| (1..=SLOTS_MOST as u64).contains(quota))? as u32;
-    let is_sound = geometry.is_sound(bytes) && format.planes.len() == geometry.planes.len();
+    let lengths = format.planes.iter().map(|plane| plane.1);
+    let is_sound = geometry.is_sound(bytes) && lengths.eq(geometry.planes.iter().map(|plane| plane.1));
     is_sound.then_some(Generation { number: number(message, "generation")?, format, geometry, quota })
 }
 
