@@ -118,13 +118,13 @@ fn read(mut choices: Choices<'_>) {
     let memory = memory();
     let Some((header, control)) = &*memory else { return };
     let mode = Mode {
-        in_order: choices.byte() % 2 == 0,
+        in_order: choices.byte().is_multiple_of(2),
         every: choices.number(),
         interval_ns: choices.number() as u32 as i64,
     };
     let (slots, quota) = (1 + choices.byte() as usize % SLOTS_MOST, 1 + u32::from(choices.byte()) % 64);
     let words = header.all();
-    if choices.byte() % 2 == 0 {
+    if choices.byte().is_multiple_of(2) {
         spoil(words, &mut choices);
     }
     let mut reader = Reader::new(header.header(), mode, slots, quota);
@@ -172,7 +172,7 @@ fn write(mut choices: Choices<'_>) {
         // It is another at every look.
         let held = || {
             let mut choices = spoilt.borrow_mut();
-            if choices.byte() % 2 == 0 {
+            if choices.byte().is_multiple_of(2) {
                 set(&words[0], choices.number());
             }
             seen.set(control.control().held());
@@ -182,7 +182,7 @@ fn write(mut choices: Choices<'_>) {
             assert!(slot < slots, "slot {slot} of {slots}");
             assert_ne!(Some(slot), newest, "the newest frame's slot");
             let told = Told { timestamp_ns: choices.number() as i64, ..Told::default() };
-            if choices.byte() % 8 != 0 {
+            if !choices.byte().is_multiple_of(8) {
                 newest = Some(slot);
                 let published = writer.publish(header.header(), slot, &told);
                 assert_eq!((published, published), (writer.published(), header.header().published()));

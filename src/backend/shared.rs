@@ -17,7 +17,7 @@ use crate::kernel::{Closing, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Link, News, Passed, serving};
-use crate::share::memory::Mapping;
+use crate::share::memory::{Mapping, cannot_shrink};
 use crate::share::ring::{self, Reader, Taken};
 use crate::share::wire::{self, Attachment, Geometry, Map, map, word};
 use crate::uri::Options;
@@ -370,6 +370,9 @@ impl Attached {
         let uri = &self.source.uri.clone();
         let (Some(file), Some(control), Some(wake)) = (file, control, wake) else { return Err(unreadable(uri)) };
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
+        if !cannot_shrink(&file) || !cannot_shrink(&control) {
+            return Err(unreadable(uri));
+        }
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
         if length(&control).map_err(failed)? < policy::PAGE as u64 {

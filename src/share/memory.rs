@@ -73,13 +73,20 @@ impl Drop for Mapping {
     }
 }
 
-/// A file in memory that is for good as long as it is: nobody who has it can make it shorter beneath the others.
-fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
+/// A file in memory. Not sealed yet.
+pub fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: a C string.
     let file = Fd::make(|| unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
     file.as_file().set_len(length as u64)?;
     Ok(file)
+}
+
+/// Whether a file that somebody else made is for good as long as it is: nobody can make it shorter beneath a mapping.
+pub fn cannot_shrink(file: &Fd) -> bool {
+    // SAFETY: no pointers.
+    let seals = unsafe { libc::fcntl(file.number(), libc::F_GET_SEALS) };
+    seals != -1 && seals & libc::F_SEAL_SHRINK != 0
 }
 
 fn seal(file: &Fd, seals: i32) -> std::io::Result<()> {

@@ -5,7 +5,7 @@ use super::{Complaint, World, parse_in};
 /// Reads it; what is complained of stands where the complaint says.
 pub fn read(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let group = |name: &str| (name.len() % 2 == 0).then_some(44);
+    let group = |name: &str| name.len().is_multiple_of(2).then_some(44);
     let uri = |uri: &str| uri.contains("bad").then(|| "a bad name".to_owned());
     let lines = text.split('\n').count();
     match parse_in(&World { group: &group, uri: &uri }, text, "cameras.toml") {
