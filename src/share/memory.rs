@@ -81,8 +81,8 @@ impl Drop for Mapping {
     }
 }
 
-/// A file in memory that is for good as long as it is: nobody who has it can make it shorter beneath the others.
-fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
+/// A file in memory. Not sealed yet.
+pub fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: a C string.
     let file = Fd::make(|| unsafe { libc::memfd_create(name.as_ptr(), flags) })?;

@@ -18,14 +18,9 @@ const BYTES: usize = 16 * policy::PAGE;
 ///   #   the rest says what is written into the header
 ///   -   a frame that is out is given back
 pub fn attend(data: &[u8]) {
-    let Ok((socket, other)) = MessageSocket::pair() else { return };
     let mut choices = Choices(data);
-    let (every, interval_ns) = (1 + u64::from(choices.byte() % 3), i64::from(choices.byte() % 2));
-    let source = Shared { every, interval_ns, ..Shared::named("hostile") };
-    let Ok(mut attached) = Attached::new(source, &StreamRequest::default()) else { return };
-    if attached.attach(Link::over(socket)).is_err() {
-        return;
-    }
+    let mode = (1 + u64::from(choices.byte() % 3), i64::from(choices.byte() % 2));
+    let Some((mut attached, other)) = stream(mode) else { return };
     let mut written = None;
     let mut out = Vec::new();
     for line in choices.0.split(|byte| *byte == b'\n').take(64) {
@@ -87,11 +82,41 @@ pub fn parse(data: &[u8]) {
         for slot in [0, geometry.slots - 1] {
             for plane in 0..geometry.planes.len() {
                 let (at, length) = geometry.plane(slot, plane);
-                assert!(at % policy::PAGE == 0 && length > 0 && (at + length) as u64 <= bytes);
+                assert!(at.is_multiple_of(policy::PAGE) && length > 0 && (at + length) as u64 <= bytes);
                 assert!(at >= size_of::<crate::share::ring::Header>());
                 assert_eq!(format.planes[plane].1, length);
             }
         }
         let _: (FourCc, u64) = (format.fourcc, format.bytes());
+    }
+}
+
+/// A stream, and the other end of its link.
+fn stream((every, interval_ns): (u64, i64)) -> Option<(Attached, MessageSocket)> {
+    let (socket, other) = MessageSocket::pair().ok()?;
+    let source = Shared { every, interval_ns, ..Shared::named("hostile") };
+    let mut attached = Attached::new(source, &StreamRequest::default()).ok()?;
+    attached.attach(Link::over(socket)).ok()?;
+    Some((attached, other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::memory;
+
+    /// One who could make it shorter could end its readers with SIGBUS.
+    #[test]
+    fn memory_that_can_shrink_is_refused() {
+        let message = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/client/generation")).unwrap();
+        let (sealed, _frames) = written_here(BYTES).unwrap();
+        let (page, _words) = written_there(policy::PAGE).unwrap();
+        let loose = memory::file(c"loose", BYTES).unwrap();
+        for (file, page, is_taken) in [(&sealed, &page, true), (&loose, &page, false), (&sealed, &loose, false)] {
+            let (mut attached, other) = stream((1, 0)).unwrap();
+            other.send(&message, &[file, page, Bell::new().unwrap().ear()]).unwrap();
+            assert_eq!(attached.dequeue(false).is_ok(), is_taken);
+            assert_eq!(attached.ring.is_some(), is_taken);
+        }
     }
 }
