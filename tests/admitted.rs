@@ -214,12 +214,12 @@ fn who_may_read_and_who_may_command() {
     }
     drop(camera);
 
-    // A plain user's name is taken for one by that user and by those of its group alone: anybody may put up any name.
+    // A plain user's share is found by everybody, and its readers setting says who is let in.
     let mut serve = as_user(STRANGER, STRANGER, &[], &format!("serve {name}"));
     let mut own = serve.stdout(Stdio::null()).spawn().unwrap();
     eventually("a user's share", || visit(STRANGER, STRANGER, &[], &name), |told| of(told, "read") == "OK");
     for (user, group, expected) in
-        [(STRANGER, STRANGER, &ALL[..]), (NOBODY, STRANGER, &ALL), (NOBODY, READERS, &[("open", "NOT_FOUND")])]
+        [(STRANGER, STRANGER, &ALL[..]), (0, 0, &ALL), (NOBODY, READERS, &ALL)]
     {
         expect(&visit(user, group, &[], &name), expected);
     }

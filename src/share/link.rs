@@ -39,14 +39,16 @@ pub fn shares() -> Vec<Served> {
     lease::keys(KEY).into_iter().filter_map(of_name).collect()
 }
 
-/// Who serves a name: this user before root before others.
+/// Who serves a name: this user before root before its groups. Somebody else only where none of these does: anybody can
+/// take a name that is free, and whoever opens it asks for it.
 pub fn serving(name: &str) -> Option<Found> {
     let rank = |found: &Found| match found.uid {
         own if own == kernel::effective_user() => 0,
         0 => 1,
         _ => 2,
     };
-    lease::find(&[filing(name, Users::Peers)]).into_iter().min_by_key(rank)
+    let first = |users| lease::find(&[filing(name, users)]).into_iter().min_by_key(rank);
+    first(Users::Peers).or_else(|| first(Users::All))
 }
 
 /// Sends one command to a shared camera's process; its answer.
