@@ -218,6 +218,12 @@ pub const SHARE_ANSWER: Duration = Duration::from_millis(5000);
 pub const SHARE_SPAWNED_OPEN: Duration = Duration::from_millis(5000);
 pub const SHARE_SPAWN: Duration = Duration::from_millis(10_000);
 
+/// The least of that, for an open that tries once: a process's start takes its time.
+pub const SHARE_SPAWN_LEAST: Duration = Duration::from_millis(2000);
+
+/// How long what was started may take to be out of the way: it has nothing more to do than to leave a child behind.
+pub const SHARE_SPAWN_END: Duration = Duration::from_millis(200);
+
 /// How often a reader has one started anew, where it died.
 pub const SHARE_RESPAWN: Duration = Duration::from_millis(1000);
 

@@ -1,7 +1,7 @@
 //! How a camera is opened that may be shared: itself, or by way of the process that shares it.
 
 use std::path::{Path, absolute};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::spawn::{Spawned, Wanted, name_of};
 use crate::acquire::{self, Entry};
@@ -30,7 +30,9 @@ pub fn source<'a>(uri: &str, options: &OpenOptions<'a>) -> Result<Box<dyn Source
     }
     let (uri, reader) = (absolute_uri(uri, &parsed), options.name.clone());
     let camera = Wanted { uri, priority: options.priority };
-    Ok(Box::new(Sharing { itself, camera, reader, monitor, cancel: options.cancel }))
+    let patience = options.timeout.map_or(policy::SHARE_SPAWN, |timeout| timeout.min(policy::SHARE_SPAWN));
+    let patience = patience.max(policy::SHARE_SPAWN_LEAST);
+    Ok(Box::new(Sharing { itself, camera, reader, monitor, patience, cancel: options.cancel }))
 }
 
 /// A camera process does not stay in this one's folder.
@@ -51,6 +53,8 @@ struct Sharing<'a> {
     camera: Wanted,
     reader: String,
     monitor: bool,
+    /// How long a process may take that is to share it.
+    patience: Duration,
     cancel: Option<&'a Event>,
 }
 
@@ -87,8 +91,8 @@ impl Sharing<'_> {
         // Whether it can be had, and who has it if not: by this, and not by a new process each time.
         drop(self.itself.acquire()?);
         let name = self.own_name();
-        let mut spawned = Spawned::start(&self.camera, &name, policy::SHARE_SPAWNED_OPEN)?;
-        let (deadline, shutdown) = (Instant::now() + policy::SHARE_SPAWN, Entry::new()?);
+        let mut spawned = Spawned::start(&self.camera, &name, policy::SHARE_SPAWNED_OPEN.min(self.patience))?;
+        let (deadline, shutdown) = (Instant::now() + self.patience, Entry::new()?);
         loop {
             if let Some(report) = spawned.report() {
                 return report.and_then(|()| self.attach(&name));

@@ -3,10 +3,10 @@
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use super::wire;
@@ -93,33 +93,67 @@ impl Drop for Spawned {
         if self.epoch != fork::epoch() {
             return; // a parent's child
         }
-        // What was started goes on as a grandchild; the child itself ends at once, but where it could not even begin.
-        if self.report.take().is_some() {
-            let _ = self.child.kill();
+        // Hung up, where nothing was said: that has it give up.
+        self.report = None;
+        // What was started goes on as a grandchild; the child itself ends at once, but where it could not even begin, or is
+        // another program than it should be. A host may have taken its end already: then its number is nobody's.
+        let until = Instant::now() + policy::SHARE_SPAWN_END;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() >= until {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(policy::TIGHT_STEP);
         }
-        // A host may have taken its end already.
-        let _ = self.child.wait();
     }
 }
 
-/// The command: what the host says, else what stands beside this library, else what the user would start.
+/// The command: what the host says, else what was built or installed with this library, else what the user would start.
 fn program() -> Option<PathBuf> {
-    let is_program =
-        |path: &PathBuf| fs::metadata(path).is_ok_and(|at| at.is_file() && at.permissions().mode() & 0o111 != 0);
     let trusts_environment = !kernel::is_privileged_by_file();
     let word = |key: &str| env::var_os(key).filter(|value| trusts_environment && !value.is_empty());
     if let Some(named) = word("CAMLEASE_COMMAND") {
         return Some(named.into());
     }
-    let beside = kernel::library_path().into_iter().flat_map(|library| {
-        // PREFIX/lib, and PREFIX/lib/x86_64-linux-gnu; or the folder of a build.
-        let folders: Vec<PathBuf> = library.ancestors().skip(1).take(3).map(Path::to_owned).collect();
-        let installed = folders.clone().into_iter().skip(1).map(|folder| folder.join("bin"));
-        folders.clone().into_iter().take(2).chain(installed).map(|folder| folder.join(PROGRAM)).collect::<Vec<_>>()
-    });
+    let with_library = kernel::library_path().into_iter().flat_map(|library| beside(&library));
     let path: OsString = word("PATH").unwrap_or_default();
     let in_path = env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(PROGRAM));
-    beside.chain(in_path).find(is_program)
+    with_library.filter(|path| is_ours(path)).chain(in_path).find(|path| is_program(path))
+}
+
+/// Where the command stands that came with the library, or the program, at a path.
+fn beside(library: &Path) -> Vec<PathBuf> {
+    let Some(folder) = library.parent() else { return Vec::new() };
+    let is_named = |folder: &Path, begins: &str| {
+        folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(begins.as_bytes()))
+    };
+    let mut folders = vec![folder.to_owned()];
+    if let Some(above) = folder.parent() {
+        if is_named(folder, "deps") {
+            folders.push(above.to_owned()); // a test's
+        }
+        folders.push(above.join("bin")); // PREFIX/lib
+        if let Some(prefix) = above.parent().filter(|_| is_named(above, "lib")) {
+            folders.push(prefix.join("bin")); // PREFIX/lib/x86_64-linux-gnu
+        }
+    }
+    folders.into_iter().map(|folder| folder.join(PROGRAM)).collect()
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|at| at.is_file() && at.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether nobody but root and this user could have put it there: it is started unasked.
+fn is_ours(path: &Path) -> bool {
+    let is_safe = |path: &Path| {
+        fs::metadata(path).is_ok_and(|at| {
+            let others = if at.gid() == 0 || kernel::is_in_group(at.gid()) { 0o002 } else { 0o022 };
+            [0, kernel::effective_user()].contains(&at.uid()) && at.mode() & others == 0
+        })
+    };
+    is_safe(path) && path.parent().is_some_and(is_safe)
 }
 
 const PROGRAM: &str = "camlease";
@@ -144,6 +178,35 @@ fn fnv_1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_is_looked_for_where_it_was_installed() {
+        let all = |library: &str| {
+            let found = beside(Path::new(library));
+            found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(all("/usr/lib/libcamlease.so.0"), "/usr/lib/camlease /usr/bin/camlease");
+        assert_eq!(all("/p/lib/arm/libcamlease.so.0"), "/p/lib/arm/camlease /p/lib/bin/camlease /p/bin/camlease");
+        assert_eq!(all("/tmp/_MEI1/libcamlease.so"), "/tmp/_MEI1/camlease /tmp/bin/camlease");
+        assert_eq!(all("/b/debug/deps/test-1"), "/b/debug/deps/camlease /b/debug/camlease /b/debug/bin/camlease");
+    }
+
+    #[test]
+    fn what_others_could_have_put_there_is_not_started() {
+        let folder = env::temp_dir().join(format!("camlease-spawn-{}", std::process::id()));
+        let command = folder.join(PROGRAM);
+        fs::create_dir(&folder).unwrap();
+        fs::write(&command, "").unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        set(&folder, 0o755);
+        for (mode, is_taken) in [(0o755, true), (0o757, false), (0o700, true)] {
+            set(&command, mode);
+            assert_eq!(is_ours(&command), is_taken, "{mode:o}");
+        }
+        set(&folder, 0o1777);
+        assert!(!is_ours(&command), "anybody can put a file there");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn names_are_names() {

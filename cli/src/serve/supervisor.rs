@@ -23,6 +23,9 @@ use crate::signals::{Signals, wait_for};
 /// How long a killed worker may take to end before it is replaced all the same: its driver's close is in it.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a process gets beyond the hang timeout before its first word: a busy machine takes its time to load a program.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a worker is told to stop by: it may be sent more of them than one.
 const STOPPING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
 
@@ -77,8 +80,9 @@ struct Worker {
     pid: Pid,
     channel: Channel<Order, News>,
     begun: Instant,
-    /// When all was well for the last time.
+    /// When all was well for the last time; before its first word, as much later as it may take to speak.
     well: Instant,
+    has_spoken: bool,
     state: State,
     quits: bool,
 }
@@ -404,13 +408,14 @@ impl Ward {
     fn listen(&mut self, late: bool) {
         let (Life::Running(worker) | Life::Ending { worker, .. }) = &mut self.life else { return };
         if late {
-            worker.well = Instant::now();
+            worker.well = worker.well.max(Instant::now());
         }
         while let Next::Message(news) = worker.channel.receive() {
             match news {
                 News::Beat { age_ms, state } => {
                     let at = Instant::now().checked_sub(Duration::from_millis(age_ms)).unwrap_or(worker.begun);
-                    worker.well = worker.well.max(at);
+                    worker.well = if worker.has_spoken { worker.well.max(at) } else { at };
+                    worker.has_spoken = true;
                     worker.state = state;
                 }
                 News::Quit => worker.quits = true,
@@ -482,5 +487,6 @@ fn start(camera: &Camera, rules: &Supervision, json: bool, mask: SigSet) -> std:
     }
     let now = Instant::now();
     let pid = Pid::from_raw(child.id() as i32);
-    Ok(Worker { pid, channel, begun: now, well: now, state: State::Starting, quits: false })
+    let (well, has_spoken) = (now + START_PATIENCE, false);
+    Ok(Worker { pid, channel, begun: now, well, has_spoken, state: State::Starting, quits: false })
 }

@@ -22,7 +22,7 @@ const SIDE_MOST: u64 = 16_384;
 const FPS_MOST: u64 = 1000;
 /// V4L2 queues have no more, and with one alone the camera waits for its reader.
 const BUFFERS: std::ops::RangeInclusive<u64> = 2..=32;
-const HISTORY: std::ops::RangeInclusive<u64> = 1..=256;
+const HISTORY: std::ops::RangeInclusive<u64> = 1..=32;
 /// Less holds no frame of any use.
 const BYTES_LEAST: u64 = 1 << 20;
 const BYTES_MOST: u64 = 1 << 50;
