@@ -14,13 +14,11 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use serde_json::{Map, Value, json};
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 
+use super::config::PREVIEW_SUFFIX;
 use super::record::spawn;
 use crate::capture::jpeg;
 use crate::capture::pixels::{Pixels, tight};
 use crate::signals::wait;
-
-/// What the preview's name has more than the camera's.
-pub const SUFFIX: &str = ".preview";
 
 /// How often it is looked whether somebody reads: as late may the first picture be, and the last look at the camera end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -75,11 +73,11 @@ impl Preview {
     /// Offers a preview of `shared:NAME`. That is attached to by a thread of the preview: this may be called where the
     /// camera's own requests are answered.
     pub fn start(name: &str, options: PreviewOptions) -> Result<Preview> {
-        let failed = |error| Error::system(format!("shared:{name}{SUFFIX}"), error);
+        let failed = |error| Error::system(format!("shared:{name}{PREVIEW_SUFFIX}"), error);
         // Until somebody looks, the camera may not stream: most have this shape.
         let size = (options.width, height_of(options.width, 4, 3));
         let share = ShareOptions {
-            name: format!("{name}{SUFFIX}"),
+            name: format!("{name}{PREVIEW_SUFFIX}"),
             readers: options.readers,
             history: HISTORY,
             ..ShareOptions::default()

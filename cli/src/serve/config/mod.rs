@@ -23,6 +23,10 @@ const FPS_MOST: u64 = 1000;
 /// V4L2 queues have no more, and with one alone the camera waits for its reader.
 const BUFFERS: std::ops::RangeInclusive<u64> = 2..=32;
 const HISTORY: std::ops::RangeInclusive<u64> = 1..=32;
+/// What a preview's name has more than its camera's.
+pub const PREVIEW_SUFFIX: &str = ".preview";
+/// Bytes that a recording leaves free, where nothing else is configured.
+pub const MIN_FREE: u64 = 256 << 20;
 /// Less holds no frame of any use.
 const BYTES_LEAST: u64 = 1 << 20;
 const BYTES_MOST: u64 = 1 << 50;
@@ -329,9 +333,9 @@ fn read_controls(table: &Table<'_, '_>) -> Vec<Setting> {
 }
 
 fn read_preview(table: &Table<'_, '_>, camera: &str) -> Preview {
-    let most = NAME_MOST - super::preview::SUFFIX.len();
+    let most = NAME_MOST - PREVIEW_SUFFIX.len();
     if camera.len() > most && camera.len() <= NAME_MOST {
-        let shared = format!("it is shared as CAMERA{}", super::preview::SUFFIX);
+        let shared = format!("it is shared as CAMERA{}", PREVIEW_SUFFIX);
         table.complain(format_args!("a camera with a preview has a name of at most {most} letters: {shared}"));
     }
     let default = Preview::default();
@@ -360,7 +364,7 @@ fn read_recording(table: &Table<'_, '_>) -> Recording {
         max_seconds: table.number("max_seconds", Number::new(1..=604_800, "seconds")).unwrap_or(0),
         max_bytes: table.bytes("max_bytes", BYTES_LEAST..=BYTES_MOST).unwrap_or(0),
         max_files: table.number("max_files", Number::new(1..=1_000_000, "files")).unwrap_or(0) as u32,
-        min_free: table.bytes("min_free", 0..=BYTES_MOST).unwrap_or(super::record::MIN_FREE),
+        min_free: table.bytes("min_free", 0..=BYTES_MOST).unwrap_or(MIN_FREE),
     };
     table.refuse_others();
     recording
@@ -433,7 +437,7 @@ fn refuse_same(source: &table::Source<'_>, cameras: &[(Camera, usize)]) {
         let is_same =
             |other: &&&(Camera, usize)| !one.uri.starts_with("file:") && camera(&other.0.uri) == camera(&one.uri);
         let shown = cameras.iter().find(|(other, _)| {
-            other.preview.is_some() && one.name.strip_suffix(super::preview::SUFFIX) == Some(other.name.as_str())
+            other.preview.is_some() && one.name.strip_suffix(PREVIEW_SUFFIX) == Some(other.name.as_str())
         });
         if let Some((other, _)) = shown {
             let message = format!("the preview of camera.{} has this name already", other.name);

@@ -52,9 +52,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of JPEGs that the camera does not make itself, 1 to 100.
 pub const QUALITY: u8 = 90;
 
-/// Bytes that a recording leaves free, where nothing else is configured.
-pub const MIN_FREE: u64 = 256 << 20;
-
 /// Frames that a reader may be behind while one is made a picture.
 const BUFFERS: u32 = 8;
 
@@ -105,7 +102,7 @@ impl Default for RecordOptions {
             max_bytes: 0,
             max_seconds: 0,
             max_files: 0,
-            min_free: MIN_FREE,
+            min_free: crate::serve::config::MIN_FREE,
         }
     }
 }
