@@ -153,7 +153,11 @@ def _load():
         "camlease_reply_free": [handle],
     }
     for name, arguments in calls.items():
-        call = getattr(library, name)
+        try:
+            call = getattr(library, name)
+        except AttributeError:
+            hint = "install this version's library, or set CAMLEASE_LIBRARY to its path"
+            raise ImportError("camlease's library ({}) is older than this: it has no {}; {}".format(candidate, name, hint))
         call.argtypes, call.restype = arguments, ctypes.c_uint32
     library.camlease_reply_text.argtypes, library.camlease_reply_text.restype = [handle], ctypes.c_char_p
     library.camlease_status_name.argtypes, library.camlease_status_name.restype = [ctypes.c_uint32], ctypes.c_char_p
