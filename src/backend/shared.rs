@@ -425,6 +425,11 @@ impl Attached {
         };
         let lent: Vec<Fd> = passed.collect();
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
+        // Memory that somebody could cut off beneath this process would kill it. Before its length is looked at: until it
+        // is sealed, that is not for good.
+        if !is_for_good(&file) || !is_for_good(&control) {
+            return Err(unreadable(uri));
+        }
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
         if lent.len() < generation.geometry.files() {
@@ -432,9 +437,7 @@ impl Attached {
             return Err(Error::system(format!("{uri}: receiving its buffers"), cause)
                 .hint("close some descriptors, or raise the limit (ulimit -n)"));
         }
-        // Memory that somebody could cut off beneath this process would kill it.
-        let is_sound = is_for_good(&file) && is_for_good(&control) && lent.iter().all(is_drivers);
-        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_sound {
+        if length(&control).map_err(failed)? < policy::PAGE as u64 || !lent.iter().all(is_drivers) {
             return Err(unreadable(uri));
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
