@@ -16,7 +16,7 @@ use crate::holders::{self, Activity, Holders};
 use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
-use crate::share::link::{self, Link, News, Passed, serving};
+use crate::share::link::{self, Caller, Link, News, Passed, serving};
 use crate::share::memory::{Mapping, is_drivers, is_for_good, mark_reading};
 use crate::share::ring::{self, Reader, Taken};
 use crate::share::spawn::{Spawned, Wanted};
@@ -37,6 +37,8 @@ pub struct Shared {
     /// What this reader calls itself.
     reader: String,
     monitor: bool,
+    /// The user whose process shares it, once it was connected to.
+    user: Option<u32>,
     /// The camera behind it, where a process that dies is replaced by its readers.
     camera: Option<Wanted>,
 }
@@ -63,6 +65,7 @@ impl Shared {
             interval_ns,
             reader: String::new(),
             monitor: false,
+            user: None,
             camera: None,
         })
     }
@@ -76,7 +79,7 @@ impl Shared {
     pub fn named(name: &str) -> Shared {
         let uri = format!("shared:{name}");
         let (name, reader) = (name.to_owned(), String::new());
-        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor: false, camera: None }
+        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor: false, user: None, camera: None }
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
@@ -84,8 +87,12 @@ impl Shared {
         Shared { camera, ..self }
     }
 
+    fn caller(&self) -> Caller<'_> {
+        Caller { name: &self.name, holder: &self.reader, monitor: self.monitor, before: self.user }
+    }
+
     fn connect(&self) -> Result<(Link, Map)> {
-        Link::connect(&self.name, &self.reader, self.monitor, policy::SHARE_ANSWER)
+        Link::connect(&self.caller(), policy::SHARE_ANSWER)
     }
 }
 
@@ -114,7 +121,8 @@ impl Source for Shared {
             serial: text("serial"),
             bus: text("bus"),
         };
-        Ok(Box::new(Served { source: self.clone(), identity, link: Mutex::new(Some(link)) }))
+        let source = Shared { user: Some(link.user()), ..self.clone() };
+        Ok(Box::new(Served { source, identity, link: Mutex::new(Some(link)) }))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -495,9 +503,8 @@ impl Attached {
     /// Looks whether the process is back.
     fn return_to(&mut self) {
         self.retry.arm(None);
-        let Shared { name, reader, monitor, .. } = &self.source;
         // The answers are not waited for: where processors are scarce, they come later than a host would wait here.
-        match Link::greet(name, reader, *monitor).and_then(|(link, _)| self.attach(link)) {
+        match Link::greet(&self.source.caller()).and_then(|(link, _)| self.attach(link)) {
             Ok(()) => self.spawned = None,
             Err(error) => {
                 log::debug!("{error}");

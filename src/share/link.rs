@@ -42,24 +42,47 @@ pub fn shares() -> Vec<Served> {
 /// Who serves a name: this user before root before its groups. Somebody else only where none of these does: anybody can
 /// take a name that is free, and whoever opens it asks for it.
 pub fn serving(name: &str) -> Option<Found> {
+    serving_after(name, None)
+}
+
+/// The same for one who has read from a process of that user: a stranger who takes the name while it is free is not whom
+/// that one opened.
+fn serving_after(name: &str, before: Option<u32>) -> Option<Found> {
     let rank = |found: &Found| match found.uid {
         own if own == kernel::effective_user() => 0,
         0 => 1,
         _ => 2,
     };
-    let first = |users| lease::find(&[filing(name, users)]).into_iter().min_by_key(rank);
+    let first = |users| {
+        let all = lease::find(&[filing(name, users)]).into_iter();
+        all.filter(|found| before.is_none_or(|before| found.uid == before || rank(found) < 2)).min_by_key(rank)
+    };
     first(Users::Peers).or_else(|| first(Users::All))
 }
 
 /// Sends one command to a shared camera's process; its answer.
 pub fn command(name: &str, request: Map, timeout: Duration) -> Result<Map> {
-    let (link, _) = Link::connect(name, "", false, timeout)?;
+    let caller = Caller { name, holder: "", monitor: false, before: None };
+    let (link, _) = Link::connect(&caller, timeout)?;
     link.ask(request, timeout)
+}
+
+/// Who connects, and to whom.
+pub struct Caller<'a> {
+    /// The camera's.
+    pub name: &'a str,
+    /// What this one calls itself.
+    pub holder: &'a str,
+    /// It will command nothing.
+    pub monitor: bool,
+    /// The user whose process it was connected to before: beside that, root and this user alone are trusted now.
+    pub before: Option<u32>,
 }
 
 pub struct Link {
     socket: MessageSocket,
     name: String,
+    user: u32,
     asked: AtomicU64,
 }
 
@@ -73,18 +96,22 @@ pub enum News {
 
 impl Link {
     /// Connects to whoever serves the name; what it says of the camera.
-    pub fn connect(name: &str, holder: &str, monitor: bool, patience: Duration) -> Result<(Link, Map)> {
-        let (link, hello) = Link::greet(name, holder, monitor)?;
+    pub fn connect(caller: &Caller, patience: Duration) -> Result<(Link, Map)> {
+        let (link, hello) = Link::greet(caller)?;
         let welcome = link.answer(hello, patience)?;
         Ok((link, welcome))
     }
 
     /// Connects, and says hello without waiting for the answer; what [`Link::answer`] takes.
-    pub fn greet(name: &str, holder: &str, monitor: bool) -> Result<(Link, Result<u64>)> {
-        let Some(found) = serving(name) else {
+    pub fn greet(caller: &Caller) -> Result<(Link, Result<u64>)> {
+        let Caller { name, holder, monitor, before } = *caller;
+        let Some(found) = serving_after(name, before) else {
             lease::clear_away(&filing(name, Users::Peers));
-            return Err(Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"))
-                .hint(others(name)));
+            let nobody = Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"));
+            return Err(match before.and_then(|_| serving(name)) {
+                Some(stranger) => nobody.hint(format!("user {} has taken the name: open it anew to read that", stranger.uid)),
+                None => nobody.hint(others(name)),
+            });
         };
         let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::PermissionDenied => {
@@ -103,7 +130,7 @@ impl Link {
         if !socket.peer().is_ok_and(|peer| peer.uid == found.uid || peer.uid == 0) {
             return Err(Error::new(Kind::Permission, format!("shared:{name}: another user listens in its name")));
         }
-        let link = Link { socket, name: name.to_owned(), asked: AtomicU64::new(0) };
+        let link = Link { socket, name: name.to_owned(), user: found.uid, asked: AtomicU64::new(0) };
         let hello = map(json!({ "do": "hello", "name": holder, "monitor": monitor }));
         let sent = link.send(hello);
         Ok((link, sent))
@@ -112,7 +139,12 @@ impl Link {
     /// One whose other end is not a shared camera's process.
     #[cfg(any(test, fuzzing))]
     pub fn over(socket: MessageSocket) -> Link {
-        Link { socket, name: String::new(), asked: AtomicU64::new(0) }
+        Link { socket, name: String::new(), user: 0, asked: AtomicU64::new(0) }
+    }
+
+    /// Whose process is at the other end.
+    pub fn user(&self) -> u32 {
+        self.user
     }
 
     /// Readable when something came.
