@@ -5,11 +5,12 @@
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream};
+use crate::acquire::{Entry, refuse_when_shut_down};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
@@ -39,6 +40,10 @@ pub struct Shared {
     monitor: bool,
     /// The user whose process shares it, once it was connected to.
     user: Option<u32>,
+    /// How long an open waits for it.
+    pub patience: Duration,
+    /// What ends a wait for its process: a cancel event while it is opened, and the end of the camera after that.
+    pub ends: Vec<Arc<Event>>,
     /// The camera behind it, where a process that dies is replaced by its readers.
     camera: Option<Wanted>,
 }
@@ -66,6 +71,8 @@ impl Shared {
             reader: String::new(),
             monitor: false,
             user: None,
+            patience: policy::SHARE_ANSWER,
+            ends: Vec::new(),
             camera: None,
         })
     }
@@ -78,8 +85,9 @@ impl Shared {
     /// One of that name.
     pub fn named(name: &str) -> Shared {
         let uri = format!("shared:{name}");
-        let (name, reader) = (name.to_owned(), String::new());
-        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor: false, user: None, camera: None }
+        let (name, reader, patience) = (name.to_owned(), String::new(), policy::SHARE_ANSWER);
+        let (monitor, user, ends, camera) = (false, None, Vec::new(), None);
+        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor, user, patience, ends, camera }
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
@@ -92,7 +100,8 @@ impl Shared {
     }
 
     fn connect(&self) -> Result<(Link, Map)> {
-        Link::connect(&self.caller(), policy::SHARE_ANSWER)
+        let patience = self.patience.clamp(policy::SHARE_HELLO, policy::SHARE_ANSWER);
+        Link::connect(&self.caller(), patience, &self.ends)
     }
 }
 
@@ -112,7 +121,11 @@ pub fn list() -> Vec<Found> {
 
 impl Source for Shared {
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
-        let (link, welcome) = self.connect()?;
+        let shutdown = Entry::new()?;
+        let ends = self.ends.iter().cloned().chain([shutdown.event.clone()]).collect();
+        let connected = Shared { ends, ..self.clone() }.connect();
+        refuse_when_shut_down(&self.uri)?;
+        let (link, welcome) = connected?;
         let text = |key: &str| word(&welcome, key).unwrap_or("").to_owned();
         let identity = Identity {
             uri: self.uri.clone(),
@@ -121,8 +134,11 @@ impl Source for Shared {
             serial: text("serial"),
             bus: text("bus"),
         };
-        let source = Shared { user: Some(link.user()), ..self.clone() };
-        Ok(Box::new(Served { source, identity, link: Mutex::new(Some(link)) }))
+        let end = Event::new().map_err(|e| Error::system(format!("{}: creating its descriptors", self.uri), e))?;
+        let end = Arc::new(end);
+        let (user, ends, patience) = (Some(link.user()), vec![end.clone()], policy::SHARE_ANSWER);
+        let source = Shared { user, ends, patience, ..self.clone() };
+        Ok(Box::new(Served { source, identity, end, link: Mutex::new(Some(link)) }))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -152,7 +168,7 @@ impl Source for Shared {
     }
 
     fn formats(&self) -> Result<Vec<Format>> {
-        formats(&self.connect()?.0)
+        formats(&self.connect()?.0, &self.ends)
     }
 }
 
@@ -165,8 +181,8 @@ fn unreadable(uri: &str) -> Error {
     Error::new(Kind::Internal, format!("{uri}: its process answers in words that this version does not know"))
 }
 
-fn formats(link: &Link) -> Result<Vec<Format>> {
-    let answer = link.ask(map(serde_json::json!({ "do": "formats" })), policy::SHARE_ANSWER)?;
+fn formats(link: &Link, ends: &[Arc<Event>]) -> Result<Vec<Format>> {
+    let answer = link.ask(map(serde_json::json!({ "do": "formats" })), policy::SHARE_ANSWER, ends)?;
     let list = answer.get("formats").and_then(Value::as_array);
     Ok(list.into_iter().flatten().filter_map(wire::offer_of).collect())
 }
@@ -175,19 +191,27 @@ fn formats(link: &Link) -> Result<Vec<Format>> {
 struct Served {
     source: Shared,
     identity: Identity,
+    /// Signalled when the camera ends: no call waits for the process any more.
+    end: Arc<Event>,
     /// `None` while that process is gone.
     link: Mutex<Option<Link>>,
 }
 
 impl Served {
-    fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
-        let mut link = timed::lock(&self.link);
+    fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
+        let timeout = timeout.min(policy::FOR_EVER);
+        let deadline = Instant::now() + timeout;
+        let mut link = timed::lock_by(&self.link, Some(deadline)).ok_or_else(|| {
+            let message = format!("{}: its process has not answered another call yet", self.identity.uri);
+            Error::new(Kind::Timeout, message)
+        })?;
         // That of a process that is gone, while another one may be there already.
         if link.as_ref().is_none_or(Link::is_gone) {
             *link = Some(self.source.connect()?.0);
         }
         let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };
-        connected.ask(request, timeout).inspect_err(|error| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        connected.ask(request, left, &self.source.ends).inspect_err(|error| {
             // The next call connects anew.
             if error.kind() == Kind::Disconnected {
                 *link = None;
@@ -209,7 +233,7 @@ impl Device for Served {
     }
 
     fn formats(&self) -> Result<Vec<Format>> {
-        formats(&self.source.connect()?.0)
+        formats(&self.source.connect()?.0, &self.source.ends)
     }
 
     fn controls(&self) -> Result<Vec<Control>> {
@@ -226,8 +250,12 @@ impl Device for Served {
         self.control_call(id, Some(value)).map(drop)
     }
 
-    fn command(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
+    fn command(&self, request: Map, timeout: Duration) -> Result<Map> {
         self.ask(request, timeout)
+    }
+
+    fn end(&self) {
+        self.end.signal();
     }
 
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {
@@ -373,14 +401,15 @@ impl Attached {
         let link = attached.source.connect()?.0;
         attached.attach(link)?;
         let deadline = Instant::now() + policy::SHARE_START;
-        while attached.ring.is_none() {
-            let news = match &attached.link {
-                Some(link) => link.await_news(deadline)?,
-                None => News::Gone,
-            };
+        loop {
+            let news = attached.link.as_ref().map_or(News::Gone, Link::news);
             attached.take_in(news)?;
             if let Some(trouble) = attached.trouble.take() {
                 return Err(trouble);
+            }
+            match &attached.link {
+                Some(link) if attached.ring.is_none() => link.await_more(deadline, &attached.source.ends)?,
+                _ => break,
             }
         }
         let most = request.max_bytes;
@@ -665,8 +694,8 @@ impl Stream for Attached {
         if self.link.is_none() {
             self.return_to();
         }
-        while let Some(link) = &self.link {
-            match link.news() {
+        for _ in 0..policy::MESSAGES_AT_ONCE {
+            match self.link.as_ref().map_or(News::Nothing, Link::news) {
                 News::Nothing => break,
                 news => self.take_in(news).inspect_err(|error| self.refused(error))?,
             }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,9 @@ use serde_json::json;
 
 use super::wire::{self, Map, map, number};
 use super::{KEY, filing};
+use crate::acquire::Entry;
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Fd, MessageSocket, PASSED_MOST, poll, readable};
+use crate::kernel::{self, Event, Fd, MessageSocket, PASSED_MOST, poll, readable};
 use crate::lease::{self, Found, Users};
 use crate::policy;
 
@@ -63,8 +65,10 @@ fn serving_after(name: &str, before: Option<u32>) -> Option<Found> {
 /// Sends one command to a shared camera's process; its answer.
 pub fn command(name: &str, request: Map, timeout: Duration) -> Result<Map> {
     let caller = Caller { name, holder: "", monitor: false, before: None };
-    let (link, _) = Link::connect(&caller, timeout)?;
-    link.ask(request, timeout)
+    let shutdown = Entry::new()?;
+    let ends = [shutdown.event.clone()];
+    let (link, _) = Link::connect(&caller, timeout, &ends)?;
+    link.ask(request, timeout, &ends)
 }
 
 /// Who connects, and to whom.
@@ -96,9 +100,9 @@ pub enum News {
 
 impl Link {
     /// Connects to whoever serves the name; what it says of the camera.
-    pub fn connect(caller: &Caller, patience: Duration) -> Result<(Link, Map)> {
+    pub fn connect(caller: &Caller, patience: Duration, ends: &[Arc<Event>]) -> Result<(Link, Map)> {
         let (link, hello) = Link::greet(caller)?;
-        let welcome = link.answer(hello, patience)?;
+        let welcome = link.answer(hello, patience, ends)?;
         Ok((link, welcome))
     }
 
@@ -109,7 +113,9 @@ impl Link {
             lease::clear_away(&filing(name, Users::Peers));
             let nobody = Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"));
             return Err(match before.and_then(|_| serving(name)) {
-                Some(stranger) => nobody.hint(format!("user {} has taken the name: open it anew to read that", stranger.uid)),
+                Some(stranger) => {
+                    nobody.hint(format!("user {} has taken the name: open it anew to read that", stranger.uid))
+                }
                 None => nobody.hint(others(name)),
             });
         };
@@ -188,45 +194,41 @@ impl Link {
 
     /// Whether the process at the other end is gone. Events that came are lost by that.
     pub fn is_gone(&self) -> bool {
-        loop {
+        for _ in 0..policy::MESSAGES_AT_ONCE {
             match self.news() {
                 News::Nothing => return false,
                 News::Message(..) => {}
                 News::Gone => return true,
             }
         }
+        false
     }
 
-    /// Waits for something to come.
-    pub fn await_news(&self, deadline: Instant) -> Result<News> {
-        loop {
-            match self.news() {
-                News::Nothing => {}
-                news => return Ok(news),
-            }
-            let mut fds = [readable(self.fd())];
-            match poll(&mut fds, Some(deadline)) {
-                Ok(true) => {}
-                Ok(false) => {
-                    return Err(Error::new(
-                        Kind::Timeout,
-                        format!("shared:{}: its process does not answer", self.name),
-                    )
-                    .hint("it may be waiting for the camera; a supervisor replaces one that hangs"));
-                }
-                Err(error) => return Err(Error::system(format!("shared:{}: waiting", self.name), error)),
-            }
+    /// Waits for what comes after what came, and for no longer than that: who never stops speaking is no reason to stay.
+    pub fn await_more(&self, deadline: Instant, ends: &[Arc<Event>]) -> Result<()> {
+        let mut fds: Vec<_> = ends.iter().map(|end| readable(end.fd())).collect();
+        fds.push(readable(self.fd()));
+        let came = poll(&mut fds, Some(deadline))
+            .map_err(|error| Error::system(format!("shared:{}: waiting", self.name), error))?;
+        if fds[..ends.len()].iter().any(|end| end.revents != 0) {
+            return Err(Error::new(Kind::Closed, format!("shared:{}: the wait for its process was ended", self.name)));
+        }
+        match came && Instant::now() < deadline {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Timeout, format!("shared:{}: its process does not answer", self.name))
+                .hint("it may be waiting for the camera; a supervisor replaces one that hangs")),
         }
     }
 
-    /// Asks, and waits for the answer. Events that come before it are lost: a link that reads asks nothing else.
-    pub fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
-        self.answer(self.send(request), timeout)
+    /// Asks, and waits for the answer, or until one of the ends is signalled. Events that come before it are lost: a link
+    /// that reads asks nothing else.
+    pub fn ask(&self, request: Map, timeout: Duration, ends: &[Arc<Event>]) -> Result<Map> {
+        self.answer(self.send(request), timeout, ends)
     }
 
     /// Waits for the answer to what was sent.
-    fn answer(&self, id: Result<u64>, timeout: Duration) -> Result<Map> {
-        let deadline = Instant::now() + timeout;
+    fn answer(&self, id: Result<u64>, timeout: Duration, ends: &[Arc<Event>]) -> Result<Map> {
+        let deadline = Instant::now() + timeout.min(policy::FOR_EVER);
         // What is not answered for want of permission is refused before the request is read.
         if let Err(error) = &id
             && error.kind() != Kind::Disconnected
@@ -234,7 +236,7 @@ impl Link {
             return Err(error.clone());
         }
         loop {
-            match self.await_news(deadline)? {
+            match self.news() {
                 News::Message(message, _) => match (number(&message, "id"), message.get("ok")) {
                     (Some(answered), Some(ok)) if id.as_ref().is_ok_and(|id| *id == answered) => {
                         return if ok == true { Ok(message) } else { Err(wire::failure_of(&message)) };
@@ -245,6 +247,7 @@ impl Link {
                 News::Gone => return Err(id.err().unwrap_or_else(|| self.gone())),
                 News::Nothing => {}
             }
+            self.await_more(deadline, ends)?;
         }
     }
 
@@ -260,5 +263,51 @@ fn others(name: &str) -> String {
     match others.is_empty() {
         true => "none is shared now; start one with camlease serve, or camlease_share_start()".into(),
         false => format!("shared now: {}", others.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Link, MessageSocket) {
+        let (here, there) = MessageSocket::pair().unwrap();
+        (Link::over(here), there)
+    }
+
+    fn status() -> Map {
+        map(json!({ "do": "status" }))
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_to() {
+        let (link, _there) = pair();
+        let ends = [Arc::new(Event::new().unwrap()), Arc::new(Event::new().unwrap())];
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| link.ask(status(), Duration::MAX, &ends));
+            ends[1].signal();
+            assert_eq!(waits.join().unwrap().unwrap_err().kind(), Kind::Closed);
+        });
+    }
+
+    #[test]
+    fn who_never_stops_speaking_is_not_listened_to_for_ever() {
+        let (link, there) = pair();
+        let stop = Event::new().unwrap();
+        std::thread::scope(|scope| {
+            let floods = scope.spawn(|| {
+                let mut seen = [readable(stop.fd())];
+                while !poll(&mut seen, Some(Instant::now())).unwrap() {
+                    let _ = there.send(br#"{"camlease":1,"event":"trouble"}"#, &[]);
+                }
+            });
+            let begun = Instant::now();
+            let late = link.ask(status(), Duration::from_millis(100), &[]).unwrap_err();
+            assert_eq!(late.kind(), Kind::Timeout, "{late}");
+            assert!(!link.is_gone());
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            stop.signal();
+            floods.join().unwrap();
+        });
     }
 }
