@@ -227,9 +227,10 @@ pub const SHARE_RESPAWN: Duration = Duration::from_millis(1000);
 /// How often a reader whose producer is gone looks for its return.
 pub const SHARE_LOOK: Duration = Duration::from_millis(100);
 
-/// Longest message to a shared camera's process, and longest answer, in bytes.
+/// Longest message to a shared camera's process, and longest answer, in bytes: more than a socket takes at once, unless the
+/// system's administrator had it take more.
 pub const MESSAGE_MOST: usize = 4096;
-pub const ANSWER_MOST: usize = 64 << 10;
+pub const ANSWER_MOST: usize = 256 << 10;
 
 /// Messages of such a process that are dealt with in one look: one that does nothing but speak holds nobody up.
 pub const MESSAGES_AT_ONCE: usize = 64;

@@ -440,6 +440,7 @@ impl Attached {
         match news {
             News::Nothing => Ok(()),
             News::Gone => Err(self.lose()),
+            News::Broken(error) => Err(error),
             News::Message(message, passed) => match word(&message, "event") {
                 Some("generation") => self.enter(&message, passed),
                 Some("trouble") => {

@@ -1,5 +1,6 @@
 //! A client's connection to a shared camera's process.
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::wire::{self, Map, map, number};
 use super::{KEY, filing};
 use crate::acquire::Entry;
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Event, Fd, MessageSocket, PASSED_MOST, poll, readable};
+use crate::kernel::{self, Event, Fd, MessageSocket, PASSED_MOST, Received, poll, readable};
 use crate::lease::{self, Found, Users};
 use crate::policy;
 
@@ -88,12 +89,16 @@ pub struct Link {
     name: String,
     user: u32,
     asked: AtomicU64,
+    /// For what comes: of so much the kernel gives what is used.
+    room: RefCell<Vec<u8>>,
 }
 
 /// What came over a link.
 pub enum News {
     Nothing,
     Message(Map, Passed),
+    /// Something that could not be received as it was sent.
+    Broken(Error),
     /// The process at the other end is gone, or sent this one away.
     Gone,
 }
@@ -136,7 +141,7 @@ impl Link {
         if !socket.peer().is_ok_and(|peer| peer.uid == found.uid || peer.uid == 0) {
             return Err(Error::new(Kind::Permission, format!("shared:{name}: another user listens in its name")));
         }
-        let link = Link { socket, name: name.to_owned(), user: found.uid, asked: AtomicU64::new(0) };
+        let link = Link::new(socket, name, found.uid);
         let hello = map(json!({ "do": "hello", "name": holder, "monitor": monitor }));
         let sent = link.send(hello);
         Ok((link, sent))
@@ -145,7 +150,12 @@ impl Link {
     /// One whose other end is not a shared camera's process.
     #[cfg(any(test, fuzzing))]
     pub fn over(socket: MessageSocket) -> Link {
-        Link { socket, name: String::new(), user: 0, asked: AtomicU64::new(0) }
+        Link::new(socket, "", 0)
+    }
+
+    fn new(socket: MessageSocket, name: &str, user: u32) -> Link {
+        let room = RefCell::new(vec![0; policy::ANSWER_MOST]);
+        Link { socket, name: name.to_owned(), user, asked: AtomicU64::new(0), room }
     }
 
     /// Whose process is at the other end.
@@ -174,16 +184,28 @@ impl Link {
 
     /// What came next, without waiting.
     pub fn news(&self) -> News {
-        let mut room = vec![0; policy::ANSWER_MOST];
-        let receive = |room: &mut [u8]| self.socket.receive_with::<PASSED_MOST>(room);
+        let mut room = self.room.borrow_mut();
+        let receive = |room: &mut [u8]| self.socket.receive_all::<PASSED_MOST>(room);
         let received = receive(&mut room).or_else(|error| match error.kind() {
             // It hung up before it had read all. That comes first; what it said before, why perhaps, is still to be read.
             ErrorKind::ConnectionReset => receive(&mut room),
             _ => Err(error),
         });
         match received {
-            Ok((0, _)) => News::Gone,
-            Ok((length, passed)) => match wire::parse(&room[..length]) {
+            Ok(Received { length: 0, .. }) => News::Gone,
+            Ok(Received { is_cut: true, .. }) => {
+                let most = policy::ANSWER_MOST;
+                let message = format!("shared:{}: what its process says is longer than {most} bytes", self.name);
+                News::Broken(Error::new(Kind::Internal, message))
+            }
+            Ok(Received { has_lost: true, .. }) => {
+                let cause = std::io::Error::from_raw_os_error(libc::EMFILE);
+                News::Broken(
+                    Error::system(format!("shared:{}: receiving its memory", self.name), cause)
+                        .hint("close some descriptors, or raise the limit (ulimit -n)"),
+                )
+            }
+            Ok(Received { length, passed, .. }) => match wire::parse(&room[..length]) {
                 Some(message) => News::Message(message, passed.into_iter().map_while(|fd| fd).collect()),
                 None => News::Gone,
             },
@@ -197,7 +219,7 @@ impl Link {
         for _ in 0..policy::MESSAGES_AT_ONCE {
             match self.news() {
                 News::Nothing => return false,
-                News::Message(..) => {}
+                News::Message(..) | News::Broken(_) => {}
                 News::Gone => return true,
             }
         }
@@ -245,6 +267,7 @@ impl Link {
                     _ => {}
                 },
                 News::Gone => return Err(id.err().unwrap_or_else(|| self.gone())),
+                News::Broken(error) => return Err(error),
                 News::Nothing => {}
             }
             self.await_more(deadline, ends)?;
@@ -284,10 +307,23 @@ mod tests {
         let (link, _there) = pair();
         let ends = [Arc::new(Event::new().unwrap()), Arc::new(Event::new().unwrap())];
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| link.ask(status(), Duration::MAX, &ends));
-            ends[1].signal();
-            assert_eq!(waits.join().unwrap().unwrap_err().kind(), Kind::Closed);
+            scope.spawn(|| ends[1].signal());
+            assert_eq!(link.ask(status(), Duration::MAX, &ends).unwrap_err().kind(), Kind::Closed);
         });
+    }
+
+    #[test]
+    fn what_does_not_come_whole_is_told() {
+        let (link, there) = pair();
+        let room = Link { room: RefCell::new(vec![0; 64]), ..link };
+        there.send(&[b' '; 65], &[]).unwrap();
+        let long = room.ask(status(), Duration::from_secs(20), &[]).unwrap_err();
+        assert!(long.kind() == Kind::Internal && long.message().contains("longer than"), "{long}");
+        assert!(!room.is_gone());
+        let file = Fd::open("/dev/null".as_ref(), libc::O_RDONLY).unwrap();
+        there.send(b"{}", &[&file; 3]).unwrap();
+        let part = room.socket.receive_all::<2>(&mut [0; 2]).unwrap();
+        assert!(part.has_lost && !part.is_cut && part.passed.iter().all(Option::is_some));
     }
 
     #[test]
