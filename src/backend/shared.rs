@@ -295,6 +295,8 @@ struct Attached {
     /// That was signalled.
     is_here: bool,
     retry: Timer,
+    /// When that rings, of CLOCK_MONOTONIC: no call looks for the process before.
+    retry_ns: i64,
     /// A process that was started to share the camera again, and when.
     spawned: Option<(Option<Spawned>, Instant)>,
     /// Why no frames come.
@@ -389,6 +391,7 @@ impl Attached {
             here,
             is_here: false,
             retry,
+            retry_ns: 0,
             spawned: None,
             trouble: None,
             is_news: false,
@@ -527,7 +530,8 @@ impl Attached {
             self.forget(ring.bell.fd());
         }
         self.trouble = Some(why.clone());
-        self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
+        self.retry_ns = monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64;
+        self.retry.arm(Some(self.retry_ns));
     }
 
     /// Looks whether the process is back.
@@ -692,7 +696,7 @@ impl Stream for Attached {
             self.arm(woken);
             return Ok(Some(filled));
         }
-        if self.link.is_none() {
+        if self.link.is_none() && monotonic_ns() >= self.retry_ns {
             self.return_to();
         }
         for _ in 0..policy::MESSAGES_AT_ONCE {
