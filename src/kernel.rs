@@ -224,6 +224,10 @@ impl Epoll {
     }
 
     pub fn remove(&self, fd: RawFd) {
+        // A child has closed both numbers, and may have other files by them.
+        if !self.0.is_own() {
+            return;
+        }
         // SAFETY: no event is needed to remove. Failing means that it was not a member.
         unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     }
