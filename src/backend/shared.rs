@@ -279,6 +279,9 @@ impl Device for Served {
     }
 }
 
+/// As many of a frame's index tell the slot; the others, the ring.
+const SLOT_BITS: u32 = ring::SLOTS_MOST.next_power_of_two().ilog2();
+
 /// A stream that is read where another process writes it.
 struct Attached {
     source: Shared,
@@ -287,7 +290,7 @@ struct Attached {
     link: Option<Link>,
     ring: Option<Ring>,
     /// Counts rings: a frame belongs to one of them.
-    rings: u16,
+    rings: u32,
     /// What the ring's bell, the link, the event of this end, and the timer while the process is away, are watched by.
     ready: Option<Arc<Epoll>>,
     /// A frame is there though the bell was not rung for it.
@@ -494,7 +497,7 @@ impl Attached {
         let buffers = vec![None; geometry.all()];
         self.ring =
             Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, lent, buffers, is_full });
-        self.rings = self.rings.wrapping_add(1);
+        self.rings = (self.rings + 1) & (u32::MAX >> SLOT_BITS);
         self.format = generation.format;
         self.is_reformatted = true;
         self.trouble = None;
@@ -594,7 +597,7 @@ impl Attached {
             }
         };
         Ok(Some(Filled {
-            index: u32::from(rings) << 16 | slot as u32,
+            index: rings << SLOT_BITS | slot as u32,
             buffer,
             offset: told.offset.map(|offset| offset as usize),
             used: told.used.map(|used| used as usize),
@@ -715,7 +718,7 @@ impl Stream for Attached {
     }
 
     fn requeue(&mut self, index: u32) -> Result<()> {
-        let (rings, slot) = ((index >> 16) as u16, (index & 0xffff) as usize);
+        let (rings, slot) = (index >> SLOT_BITS, (index & ((1 << SLOT_BITS) - 1)) as usize);
         if rings != self.rings {
             return Ok(()); // its ring is gone
         }
