@@ -515,7 +515,8 @@ impl Attached {
         self.ready.iter().for_each(|ready| ready.remove(fd));
     }
 
-    /// The process is gone. Frames that are out stay as they are: nobody writes them any more.
+    /// The process is gone, or sent this reader away. Frames that are out stay as they are, unless that process goes
+    /// on and writes them anew: it sends away who holds more than it may, or says what is no message.
     fn lose(&mut self) -> Error {
         let uri = &self.source.uri;
         let gone = Error::new(Kind::Disconnected, format!("{uri}: its process is gone"))
