@@ -552,7 +552,11 @@ impl Shared {
         self.check()?;
         let device = timed::read(&self.device);
         match device.as_ref() {
-            Some(device) => call(device.as_ref()),
+            // A wait that the camera's end ended says why that was.
+            Some(device) => call(device.as_ref()).map_err(|error| match error.kind() {
+                Kind::Closed => self.check().err().unwrap_or(error),
+                _ => error,
+            }),
             None => Err(self.check().err().unwrap_or_else(|| self.wrong_state("it was let go"))),
         }
     }
@@ -636,6 +640,12 @@ impl Shared {
             regaining.signal();
         }
         self.wake.signal();
+        // One who comes second may not get the lock: whoever was first has told the device.
+        if let Ok(device) = self.device.try_read()
+            && let Some(device) = device.as_ref()
+        {
+            device.end();
+        }
         marked
     }
 

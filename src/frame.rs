@@ -63,7 +63,8 @@ impl Frame {
         let (start, length) = self.filled.buffer.plane(plane);
         let offset = self.filled.offset[plane].min(length);
         let used = self.filled.used[plane].min(length - offset);
-        // SAFETY: within the mapping, which stays, unwritten, while the buffer is handed out: until self is dropped.
+        // SAFETY: within the mapping, which stays while the buffer is handed out: until self is dropped. Nothing of this
+        // process writes there meanwhile, and a driver does not; a process that shares a camera is trusted not to.
         unsafe { std::slice::from_raw_parts(start.add(offset), used) }
     }
 

@@ -224,6 +224,10 @@ impl Epoll {
     }
 
     pub fn remove(&self, fd: RawFd) {
+        // A child has closed both numbers, and may have other files by them.
+        if !self.0.is_own() {
+            return;
+        }
         // SAFETY: no event is needed to remove. Failing means that it was not a member.
         unsafe { libc::epoll_ctl(self.0.number(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     }
@@ -508,8 +512,13 @@ impl MessageSocket {
 
     /// The same, and up to so many descriptors that came with it. The kernel closes what there is no place for.
     pub fn receive_with<const MOST: usize>(&self, bytes: &mut [u8]) -> std::io::Result<(usize, [Option<Fd>; MOST])> {
+        self.receive_all(bytes).map(|received| (received.length, received.passed))
+    }
+
+    /// The same, and whether that is all of it.
+    pub fn receive_all<const MOST: usize>(&self, bytes: &mut [u8]) -> std::io::Result<Received<MOST>> {
         const { assert!(MOST <= PASSED_MOST) };
-        let mut length = 0;
+        let (mut length, mut flags) = (0, 0);
         let mut passed = [const { None }; MOST];
         // What came with it is this process's from the call on: a fork must not come between.
         fork::undisturbed(|| {
@@ -519,7 +528,7 @@ impl MessageSocket {
             // SAFETY: room for the bytes and one control message.
             match unsafe { libc::recvmsg(self.0.number(), &mut message, libc::MSG_CMSG_CLOEXEC) } {
                 -1 => return Err(std::io::Error::last_os_error()),
-                received => length = received as usize,
+                received => (length, flags) = (received as usize, message.msg_flags),
             }
             // SAFETY: the kernel filled the control message with whole descriptors, as many as its length says, or left
             // it away.
@@ -539,12 +548,24 @@ impl MessageSocket {
             }
             Ok(())
         })?;
-        Ok((length, passed))
+        let (is_cut, has_lost) = (flags & libc::MSG_TRUNC != 0, flags & libc::MSG_CTRUNC != 0);
+        Ok(Received { length, passed, is_cut, has_lost })
     }
 
     pub fn fd(&self) -> RawFd {
         self.0.number()
     }
+}
+
+/// A message as far as there was room for it.
+pub struct Received<const MOST: usize> {
+    /// 0 at the end.
+    pub length: usize,
+    pub passed: [Option<Fd>; MOST],
+    /// The message is longer.
+    pub is_cut: bool,
+    /// More descriptors came with it, for which there was no place here or in the process.
+    pub has_lost: bool,
 }
 
 /// Most descriptors that go with one message.

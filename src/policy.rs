@@ -213,6 +213,9 @@ pub const SHARE_START: Duration = Duration::from_millis(10_000);
 /// How long a client waits for an answer: what is asked may have to wait for a camera that is slow.
 pub const SHARE_ANSWER: Duration = Duration::from_millis(5000);
 
+/// And at least for the first one, however short its open may be: the process may have to be scheduled first.
+pub const SHARE_HELLO: Duration = Duration::from_millis(1000);
+
 /// How long a process that is started to share a camera may take to open it, and until it says so: some drivers' first open
 /// takes seconds.
 pub const SHARE_SPAWNED_OPEN: Duration = Duration::from_millis(5000);
@@ -230,9 +233,13 @@ pub const SHARE_RESPAWN: Duration = Duration::from_millis(1000);
 /// How often a reader whose producer is gone looks for its return.
 pub const SHARE_LOOK: Duration = Duration::from_millis(100);
 
-/// Longest message to a shared camera's process, and longest answer, in bytes.
+/// Longest message to a shared camera's process, and longest answer, in bytes: more than a socket takes at once, unless the
+/// system's administrator had it take more.
 pub const MESSAGE_MOST: usize = 4096;
-pub const ANSWER_MOST: usize = 64 << 10;
+pub const ANSWER_MOST: usize = 256 << 10;
+
+/// Messages of such a process that are dealt with in one look: one that does nothing but speak holds nobody up.
+pub const MESSAGES_AT_ONCE: usize = 64;
 
 /// Most clients of one shared camera.
 pub const CLIENTS_MOST: usize = 128;

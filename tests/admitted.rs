@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use camlease::{Access, Allowed, Camera, Error, Map, OpenOptions, ShareOptions, ShareStart, StreamRequest};
+use camlease::{Access, Allowed, Camera, Error, Kind, Map, OpenOptions, ShareOptions, ShareStart, StreamRequest};
 use support::rough;
 use support::stamped::eventually;
 
@@ -221,6 +221,30 @@ fn who_may_read_and_who_may_command() {
     for (user, group, expected) in [(STRANGER, STRANGER, &ALL[..]), (0, 0, &ALL), (NOBODY, READERS, &ALL)] {
         expect(&visit(user, group, &[], &name), expected);
     }
+    // Whoever takes the name while its process is away is not the one whose camera was opened.
+    let reader = Camera::open(&format!("shared:{name}"), OpenOptions::default()).unwrap();
+    reader.start(&StreamRequest::default()).unwrap();
+    reader.next_frame(Some(SECONDS)).unwrap();
+    let mut serve_as = |user: u32| {
+        own.kill().unwrap();
+        own.wait().unwrap();
+        let mut serve = as_user(user, STRANGER, &[], &format!("serve {name}"));
+        own = serve.stdout(Stdio::null()).spawn().unwrap();
+        eventually("another user's share", || visit(user, STRANGER, &[], &name), |told| of(told, "read") == "OK");
+    };
+    serve_as(NOBODY);
+    while reader.next_frame(Some(Duration::ZERO)).is_ok() {}
+    for _ in 0..4 {
+        let refused = reader.next_frame(Some(Duration::from_millis(250))).err().unwrap();
+        assert_eq!(refused.kind(), Kind::Disconnected, "{refused}");
+    }
+    let refused = reader.controls().unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound, "{refused}");
+    assert!(refused.message().contains(&format!("user {NOBODY} has taken the name")), "{refused}");
+    serve_as(STRANGER);
+    eventually("its own share", || reader.next_frame(Some(SECONDS)).is_ok(), |came| *came);
+    assert!(!reader.controls().unwrap().is_empty());
+    reader.close();
     own.kill().unwrap();
     own.wait().unwrap();
     fs::remove_dir_all(&folder).unwrap();

@@ -686,3 +686,28 @@ fn a_long_command_keeps_nobody_waiting() {
     assert!(forgotten.kind() == Kind::Internal && forgotten.message().contains("gave no answer"), "{forgotten}");
     assert_eq!(ask("unheard-of").unwrap_err().kind(), Kind::Unsupported);
 }
+
+#[test]
+fn a_close_ends_a_command_that_nobody_answers() {
+    let name = unique("share-mute");
+    let camera = Camera::open(&format!("virtual:{name}"), OpenOptions::default()).unwrap();
+    let desk = Arc::new(Desk::default());
+    let options = ShareOptions { name: name.clone(), commands: Some(desk.clone()), ..ShareOptions::default() };
+    camera.share(options).unwrap();
+    let reader = reader(&name);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| reader.command(map(json!({ "do": "long" })), Duration::MAX));
+        let begun = Instant::now();
+        while desk.0.lock().unwrap().is_none() {
+            assert!(begun.elapsed() < SECONDS.unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // One that has a time keeps to it, though another one waits for the same process.
+        let late = reader.command(map(json!({ "do": "status" })), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(late.kind(), Kind::Timeout, "{late}");
+        assert!(!waits.is_finished());
+        reader.close();
+        let ended = waits.join().unwrap().unwrap_err();
+        assert!(ended.kind() == Kind::Closed && ended.message().contains("was closed"), "{ended}");
+    });
+}

@@ -83,6 +83,9 @@ pub trait Device: Send + Sync {
             .hint("open shared:NAME to command a camera that is shared"))
     }
 
+    /// The camera ends: calls that wait for another process return.
+    fn end(&self) {}
+
     /// Whether others could read its buffers as they read ordinary memory, and it were free while they have some. Asked
     /// while it does not stream.
     fn may_export(&self) -> bool {

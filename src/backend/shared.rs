@@ -5,18 +5,19 @@
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::{Device, Filled, Found, Identity, Notice, Port, Source, State, Stream};
+use crate::acquire::{Entry, refuse_when_shut_down};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
 use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
-use crate::share::link::{self, Link, News, Passed, serving};
+use crate::share::link::{self, Caller, Link, News, Passed, serving};
 use crate::share::memory::{Mapping, is_drivers, is_for_good, mark_reading};
 use crate::share::ring::{self, Reader, Taken};
 use crate::share::spawn::{Spawned, Wanted};
@@ -37,6 +38,12 @@ pub struct Shared {
     /// What this reader calls itself.
     reader: String,
     monitor: bool,
+    /// The user whose process shares it, once it was connected to.
+    user: Option<u32>,
+    /// How long an open waits for it.
+    pub patience: Duration,
+    /// What ends a wait for its process: a cancel event while it is opened, and the end of the camera after that.
+    pub ends: Vec<Arc<Event>>,
     /// The camera behind it, where a process that dies is replaced by its readers.
     camera: Option<Wanted>,
 }
@@ -63,6 +70,9 @@ impl Shared {
             interval_ns,
             reader: String::new(),
             monitor: false,
+            user: None,
+            patience: policy::SHARE_ANSWER,
+            ends: Vec::new(),
             camera: None,
         })
     }
@@ -75,8 +85,9 @@ impl Shared {
     /// One of that name.
     pub fn named(name: &str) -> Shared {
         let uri = format!("shared:{name}");
-        let (name, reader) = (name.to_owned(), String::new());
-        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor: false, camera: None }
+        let (name, reader, patience) = (name.to_owned(), String::new(), policy::SHARE_ANSWER);
+        let (monitor, user, ends, camera) = (false, None, Vec::new(), None);
+        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor, user, patience, ends, camera }
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
@@ -84,8 +95,13 @@ impl Shared {
         Shared { camera, ..self }
     }
 
+    fn caller(&self) -> Caller<'_> {
+        Caller { name: &self.name, holder: &self.reader, monitor: self.monitor, before: self.user }
+    }
+
     fn connect(&self) -> Result<(Link, Map)> {
-        Link::connect(&self.name, &self.reader, self.monitor, policy::SHARE_ANSWER)
+        let patience = self.patience.clamp(policy::SHARE_HELLO, policy::SHARE_ANSWER);
+        Link::connect(&self.caller(), patience, &self.ends)
     }
 }
 
@@ -105,7 +121,11 @@ pub fn list() -> Vec<Found> {
 
 impl Source for Shared {
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
-        let (link, welcome) = self.connect()?;
+        let shutdown = Entry::new()?;
+        let ends = self.ends.iter().cloned().chain([shutdown.event.clone()]).collect();
+        let connected = Shared { ends, ..self.clone() }.connect();
+        refuse_when_shut_down(&self.uri)?;
+        let (link, welcome) = connected?;
         let text = |key: &str| word(&welcome, key).unwrap_or("").to_owned();
         let identity = Identity {
             uri: self.uri.clone(),
@@ -114,7 +134,11 @@ impl Source for Shared {
             serial: text("serial"),
             bus: text("bus"),
         };
-        Ok(Box::new(Served { source: self.clone(), identity, link: Mutex::new(Some(link)) }))
+        let end = Event::new().map_err(|e| Error::system(format!("{}: creating its descriptors", self.uri), e))?;
+        let end = Arc::new(end);
+        let (user, ends, patience) = (Some(link.user()), vec![end.clone()], policy::SHARE_ANSWER);
+        let source = Shared { user, ends, patience, ..self.clone() };
+        Ok(Box::new(Served { source, identity, end, link: Mutex::new(Some(link)) }))
     }
 
     fn notice(&mut self) -> Result<Notice> {
@@ -144,7 +168,7 @@ impl Source for Shared {
     }
 
     fn formats(&self) -> Result<Vec<Format>> {
-        formats(&self.connect()?.0)
+        formats(&self.connect()?.0, &self.ends)
     }
 }
 
@@ -157,8 +181,8 @@ fn unreadable(uri: &str) -> Error {
     Error::new(Kind::Internal, format!("{uri}: its process answers in words that this version does not know"))
 }
 
-fn formats(link: &Link) -> Result<Vec<Format>> {
-    let answer = link.ask(map(serde_json::json!({ "do": "formats" })), policy::SHARE_ANSWER)?;
+fn formats(link: &Link, ends: &[Arc<Event>]) -> Result<Vec<Format>> {
+    let answer = link.ask(map(serde_json::json!({ "do": "formats" })), policy::SHARE_ANSWER, ends)?;
     let list = answer.get("formats").and_then(Value::as_array);
     Ok(list.into_iter().flatten().filter_map(wire::offer_of).collect())
 }
@@ -167,19 +191,27 @@ fn formats(link: &Link) -> Result<Vec<Format>> {
 struct Served {
     source: Shared,
     identity: Identity,
+    /// Signalled when the camera ends: no call waits for the process any more.
+    end: Arc<Event>,
     /// `None` while that process is gone.
     link: Mutex<Option<Link>>,
 }
 
 impl Served {
-    fn ask(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
-        let mut link = timed::lock(&self.link);
+    fn ask(&self, request: Map, timeout: Duration) -> Result<Map> {
+        let timeout = timeout.min(policy::FOR_EVER);
+        let deadline = Instant::now() + timeout;
+        let mut link = timed::lock_by(&self.link, Some(deadline)).ok_or_else(|| {
+            let message = format!("{}: its process has not answered another call yet", self.identity.uri);
+            Error::new(Kind::Timeout, message)
+        })?;
         // That of a process that is gone, while another one may be there already.
         if link.as_ref().is_none_or(Link::is_gone) {
             *link = Some(self.source.connect()?.0);
         }
         let Some(connected) = link.as_ref() else { return Err(unreadable(&self.identity.uri)) };
-        connected.ask(request, timeout).inspect_err(|error| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        connected.ask(request, left, &self.source.ends).inspect_err(|error| {
             // The next call connects anew.
             if error.kind() == Kind::Disconnected {
                 *link = None;
@@ -201,7 +233,7 @@ impl Device for Served {
     }
 
     fn formats(&self) -> Result<Vec<Format>> {
-        formats(&self.source.connect()?.0)
+        formats(&self.source.connect()?.0, &self.source.ends)
     }
 
     fn controls(&self) -> Result<Vec<Control>> {
@@ -218,8 +250,12 @@ impl Device for Served {
         self.control_call(id, Some(value)).map(drop)
     }
 
-    fn command(&self, request: Map, timeout: std::time::Duration) -> Result<Map> {
+    fn command(&self, request: Map, timeout: Duration) -> Result<Map> {
         self.ask(request, timeout)
+    }
+
+    fn end(&self) {
+        self.end.signal();
     }
 
     fn start(&self, request: &StreamRequest) -> Result<Box<dyn Stream>> {
@@ -243,6 +279,9 @@ impl Device for Served {
     }
 }
 
+/// As many of a frame's index tell the slot; the others, the ring.
+const SLOT_BITS: u32 = ring::SLOTS_MOST.next_power_of_two().ilog2();
+
 /// A stream that is read where another process writes it.
 struct Attached {
     source: Shared,
@@ -251,7 +290,7 @@ struct Attached {
     link: Option<Link>,
     ring: Option<Ring>,
     /// Counts rings: a frame belongs to one of them.
-    rings: u16,
+    rings: u32,
     /// What the ring's bell, the link, the event of this end, and the timer while the process is away, are watched by.
     ready: Option<Arc<Epoll>>,
     /// A frame is there though the bell was not rung for it.
@@ -259,6 +298,8 @@ struct Attached {
     /// That was signalled.
     is_here: bool,
     retry: Timer,
+    /// When that rings, of CLOCK_MONOTONIC: no call looks for the process before.
+    retry_ns: i64,
     /// A process that was started to share the camera again, and when.
     spawned: Option<(Option<Spawned>, Instant)>,
     /// Why no frames come.
@@ -353,6 +394,7 @@ impl Attached {
             here,
             is_here: false,
             retry,
+            retry_ns: 0,
             spawned: None,
             trouble: None,
             is_news: false,
@@ -365,14 +407,15 @@ impl Attached {
         let link = attached.source.connect()?.0;
         attached.attach(link)?;
         let deadline = Instant::now() + policy::SHARE_START;
-        while attached.ring.is_none() {
-            let news = match &attached.link {
-                Some(link) => link.await_news(deadline)?,
-                None => News::Gone,
-            };
+        loop {
+            let news = attached.link.as_ref().map_or(News::Gone, Link::news);
             attached.take_in(news)?;
             if let Some(trouble) = attached.trouble.take() {
                 return Err(trouble);
+            }
+            match &attached.link {
+                Some(link) if attached.ring.is_none() => link.await_more(deadline, &attached.source.ends)?,
+                _ => break,
             }
         }
         let most = request.max_bytes;
@@ -403,6 +446,7 @@ impl Attached {
         match news {
             News::Nothing => Ok(()),
             News::Gone => Err(self.lose()),
+            News::Broken(error) => Err(error),
             News::Message(message, passed) => match word(&message, "event") {
                 Some("generation") => self.enter(&message, passed),
                 Some("trouble") => {
@@ -425,6 +469,11 @@ impl Attached {
         };
         let lent: Vec<Fd> = passed.collect();
         let failed = |e| Error::system(format!("{uri}: mapping its memory"), e);
+        // Memory that somebody could cut off beneath this process would kill it. Before its length is looked at: until it
+        // is sealed, that is not for good.
+        if !is_for_good(&file) || !is_for_good(&control) {
+            return Err(unreadable(uri));
+        }
         let length = |file: &Fd| file.as_file().metadata().map(|about| about.len());
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
         if lent.len() < generation.geometry.files() {
@@ -432,9 +481,7 @@ impl Attached {
             return Err(Error::system(format!("{uri}: receiving its buffers"), cause)
                 .hint("close some descriptors, or raise the limit (ulimit -n)"));
         }
-        // Memory that somebody could cut off beneath this process would kill it.
-        let is_sound = is_for_good(&file) && is_for_good(&control) && lent.iter().all(is_drivers);
-        if length(&control).map_err(failed)? < policy::PAGE as u64 || !is_sound {
+        if length(&control).map_err(failed)? < policy::PAGE as u64 || !lent.iter().all(is_drivers) {
             return Err(unreadable(uri));
         }
         let header = Mapping::of(&file, generation.geometry.first, false).map_err(failed)?;
@@ -450,7 +497,7 @@ impl Attached {
         let buffers = vec![None; geometry.all()];
         self.ring =
             Some(Ring { file, header, control, bell, is_armed, is_rung, reader, geometry, lent, buffers, is_full });
-        self.rings = self.rings.wrapping_add(1);
+        self.rings = (self.rings + 1) & (u32::MAX >> SLOT_BITS);
         self.format = generation.format;
         self.is_reformatted = true;
         self.trouble = None;
@@ -468,7 +515,8 @@ impl Attached {
         self.ready.iter().for_each(|ready| ready.remove(fd));
     }
 
-    /// The process is gone. Frames that are out stay as they are: nobody writes them any more.
+    /// The process is gone, or sent this reader away. Frames that are out stay as they are, unless that process goes
+    /// on and writes them anew: it sends away who holds more than it may, or says what is no message.
     fn lose(&mut self) -> Error {
         let uri = &self.source.uri;
         let gone = Error::new(Kind::Disconnected, format!("{uri}: its process is gone"))
@@ -486,15 +534,15 @@ impl Attached {
             self.forget(ring.bell.fd());
         }
         self.trouble = Some(why.clone());
-        self.retry.arm(Some(monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64));
+        self.retry_ns = monotonic_ns() + policy::SHARE_LOOK.as_nanos() as i64;
+        self.retry.arm(Some(self.retry_ns));
     }
 
     /// Looks whether the process is back.
     fn return_to(&mut self) {
         self.retry.arm(None);
-        let Shared { name, reader, monitor, .. } = &self.source;
         // The answers are not waited for: where processors are scarce, they come later than a host would wait here.
-        match Link::greet(name, reader, *monitor).and_then(|(link, _)| self.attach(link)) {
+        match Link::greet(&self.source.caller()).and_then(|(link, _)| self.attach(link)) {
             Ok(()) => self.spawned = None,
             Err(error) => {
                 log::debug!("{error}");
@@ -550,7 +598,7 @@ impl Attached {
             }
         };
         Ok(Some(Filled {
-            index: u32::from(rings) << 16 | slot as u32,
+            index: rings << SLOT_BITS | slot as u32,
             buffer,
             offset: told.offset.map(|offset| offset as usize),
             used: told.used.map(|used| used as usize),
@@ -652,11 +700,11 @@ impl Stream for Attached {
             self.arm(woken);
             return Ok(Some(filled));
         }
-        if self.link.is_none() {
+        if self.link.is_none() && monotonic_ns() >= self.retry_ns {
             self.return_to();
         }
-        while let Some(link) = &self.link {
-            match link.news() {
+        for _ in 0..policy::MESSAGES_AT_ONCE {
+            match self.link.as_ref().map_or(News::Nothing, Link::news) {
                 News::Nothing => break,
                 news => self.take_in(news).inspect_err(|error| self.refused(error))?,
             }
@@ -671,7 +719,7 @@ impl Stream for Attached {
     }
 
     fn requeue(&mut self, index: u32) -> Result<()> {
-        let (rings, slot) = ((index >> 16) as u16, (index & 0xffff) as usize);
+        let (rings, slot) = (index >> SLOT_BITS, (index & ((1 << SLOT_BITS) - 1)) as usize);
         if rings != self.rings {
             return Ok(()); // its ring is gone
         }

@@ -92,10 +92,16 @@ pub fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
 
 /// Whether a file is a driver's buffer: such a one stays as long as it is.
 pub fn is_drivers(file: &Fd) -> bool {
+    kind_of(file) == Some(DMA_BUF_MAGIC)
+}
+
+/// The kind of file system that a file is in.
+fn kind_of(file: &Fd) -> Option<u64> {
     // SAFETY: all zeroes is a valid statfs.
     let mut about: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: room for the answer.
-    unsafe { libc::fstatfs(file.number(), &mut about) == 0 && about.f_type as u64 == DMA_BUF_MAGIC }
+    let told = unsafe { libc::fstatfs(file.number(), &mut about) };
+    (told == 0).then_some(about.f_type as u64)
 }
 
 /// Tells a driver that its buffer is about to be read by the processor, or was.
@@ -129,11 +135,12 @@ fn seal(file: &Fd, seals: i32) -> std::io::Result<()> {
     }
 }
 
-/// Whether a file that somebody gave is as long as it is for good.
+/// Whether a file that somebody gave stays at least as long as it is from now on: its length is for after this. One of
+/// huge pages can be sealed, too, and yet not be mapped and unmapped page by page.
 pub fn is_for_good(file: &Fd) -> bool {
     // SAFETY: no pointers. What is no file in memory has no seals.
     let seals = unsafe { libc::fcntl(file.number(), libc::F_GET_SEALS) };
-    seals != -1 && seals & libc::F_SEAL_SHRINK != 0
+    seals != -1 && seals & libc::F_SEAL_SHRINK != 0 && kind_of(file) == Some(libc::TMPFS_MAGIC as u64)
 }
 
 /// Zeroed memory that this process can write and all others who get the file can only read: the kernel grants no
@@ -151,4 +158,24 @@ pub fn written_there(length: usize) -> std::io::Result<(Fd, Mapping)> {
     let mapping = Mapping::of(&file, length, true)?;
     seal(&file, 0)?;
     Ok((file, mapping))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_huge_pages_is_not_for_good() {
+        let ordinary = file(c"ordinary", crate::policy::PAGE).unwrap();
+        assert!(!is_for_good(&ordinary));
+        seal(&ordinary, 0).unwrap();
+        assert!(is_for_good(&ordinary));
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
+        // SAFETY: a C string.
+        let Ok(huge) = Fd::make(|| unsafe { libc::memfd_create(c"huge".as_ptr(), flags) }) else {
+            return; // a kernel without them
+        };
+        seal(&huge, 0).unwrap();
+        assert!(!is_for_good(&huge));
+    }
 }
