@@ -218,9 +218,7 @@ fn who_may_read_and_who_may_command() {
     let mut serve = as_user(STRANGER, STRANGER, &[], &format!("serve {name}"));
     let mut own = serve.stdout(Stdio::null()).spawn().unwrap();
     eventually("a user's share", || visit(STRANGER, STRANGER, &[], &name), |told| of(told, "read") == "OK");
-    for (user, group, expected) in
-        [(STRANGER, STRANGER, &ALL[..]), (0, 0, &ALL), (NOBODY, READERS, &ALL)]
-    {
+    for (user, group, expected) in [(STRANGER, STRANGER, &ALL[..]), (0, 0, &ALL), (NOBODY, READERS, &ALL)] {
         expect(&visit(user, group, &[], &name), expected);
     }
     own.kill().unwrap();

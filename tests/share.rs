@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OpenOptions, Publisher, Rate,
-    ShareOptions, StreamFormat, StreamRequest, command,
+    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OnBusy, OpenOptions, Publisher,
+    Rate, ShareOptions, StreamFormat, StreamRequest, command,
 };
 use serde_json::{Value, json};
 use support::party::Party;
@@ -685,4 +685,66 @@ fn a_long_command_keeps_nobody_waiting() {
     let forgotten = ask("forgotten").unwrap_err();
     assert!(forgotten.kind() == Kind::Internal && forgotten.message().contains("gave no answer"), "{forgotten}");
     assert_eq!(ask("unheard-of").unwrap_err().kind(), Kind::Unsupported);
+}
+
+#[test]
+fn sharing_and_hand_overs_meet() {
+    let name = unique("share-meets");
+    let uri = format!("virtual:{name}?width=64&height=48&fps=100");
+    let (told, over) = std::sync::mpsc::channel();
+    let tries = std::thread::spawn(move || {
+        let camera = Camera::open(&uri, OpenOptions::default()).unwrap();
+        for round in 0..30 {
+            let ended = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                // Whoever gets the camera back files its lease, which tells by what name it is shared.
+                scope.spawn(|| {
+                    let asks =
+                        OpenOptions { on_busy: OnBusy::Ask, priority: 1, timeout: SECONDS, ..Default::default() };
+                    drop(Camera::open(&uri, asks).unwrap());
+                    let _ = camera.regain(Some(Duration::from_millis(50)));
+                    ended.store(true, Ordering::SeqCst);
+                });
+                while !ended.load(Ordering::SeqCst) {
+                    if camera.share(ShareOptions { name: name.clone(), ..ShareOptions::default() }).is_ok() {
+                        camera.unshare().unwrap();
+                    }
+                }
+            });
+            // Whatever met: it is the host's again.
+            if let Err(error) = camera.regain(SECONDS) {
+                assert!(error.message().contains("it is held"), "round {round}: {error}");
+            }
+            camera.start(&in_order()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            next(&camera);
+            camera.stop().unwrap();
+        }
+        told.send(()).unwrap();
+    });
+    let in_time = over.recv_timeout(Duration::from_secs(60));
+    assert!(in_time != Err(std::sync::mpsc::RecvTimeoutError::Timeout), "they wait for each other");
+    tries.join().unwrap();
+}
+
+#[test]
+fn a_driver_that_hangs_keeps_the_stream_and_no_reader() {
+    let name = unique("share-hangs");
+    let camera = shared(&name, "width=64&height=48&fps=100&hang=3");
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    let begun = Instant::now();
+    while camera.share_info().unwrap().pulse < Duration::from_millis(500) {
+        assert!(begun.elapsed() < SECONDS.unwrap(), "it does not hang");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..2 {
+        let refused = camera.unshare().unwrap_err();
+        assert_eq!(refused.kind(), Kind::Timeout, "{refused}");
+        assert_eq!(camera.start(&in_order()).unwrap_err().kind(), Kind::WrongState, "a thread of the share's has it");
+    }
+    let gone = (0..100).find_map(|_| reads.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected, "{gone}");
+    assert_eq!(Camera::open(&format!("shared:{name}"), OpenOptions::default()).err().unwrap().kind(), Kind::NotFound);
+    // Its close would wait for the driver.
+    std::mem::forget(camera);
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
 use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{StreamFormat, StreamRequest};
-use crate::kernel::{Bell, Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns};
+use crate::kernel::{Bell, Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns, poll, readable};
 use crate::{policy, timed};
 
 pub struct Hub {
@@ -35,6 +35,8 @@ pub struct Hub {
     pub orders: Event,
     /// Something for the thread that listens: an order was carried out, or a reader is to go.
     pub results: Event,
+    /// Signalled when the thread that publishes has nothing to do with the camera any more.
+    pub left: Event,
     /// When each of the threads stepped last, in nanoseconds of CLOCK_MONOTONIC.
     pub published_at: AtomicI64,
     pub listened_at: AtomicI64,
@@ -64,6 +66,8 @@ struct State {
     lent: u64,
     /// Frames for which there was no slot.
     dropped: u64,
+    /// Nobody is taken in any more.
+    has_ended: bool,
 }
 
 /// The memory of one format's frames.
@@ -165,9 +169,11 @@ impl Hub {
                 published: 0,
                 lent: 0,
                 dropped: 0,
+                has_ended: false,
             }),
             orders: Event::new()?,
             results: Event::new()?,
+            left: Event::new()?,
             published_at: AtomicI64::new(now),
             listened_at: AtomicI64::new(now),
             clients: AtomicU64::new(0),
@@ -208,6 +214,9 @@ impl Hub {
         }
         let ring = Arc::new(Ring { memory, geometry });
         let mut state = timed::lock(&self.state);
+        if state.has_ended {
+            return Err(self.closed());
+        }
         state.end_generation();
         state.generations += 1;
         let number = state.generations;
@@ -241,6 +250,26 @@ impl Hub {
         for reader in &state.readers {
             let _ = reader.socket.send(&line, &[]);
         }
+    }
+
+    /// It is shared no longer, whatever its threads are at: all readers see that it is gone.
+    pub fn end(&self) {
+        let mut state = timed::lock(&self.state);
+        state.has_ended = true;
+        state.end_generation();
+        for reader in state.readers.drain(..) {
+            // The thread that listens has the socket, too, and may be waiting for a driver.
+            reader.socket.hang_up();
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::new(Kind::Closed, format!("shared:{}: it is not shared any more", self.name))
+    }
+
+    /// Whether the thread that publishes is through with the camera.
+    pub fn has_left_by(&self, deadline: Instant) -> bool {
+        poll(&mut [readable(self.left.fd())], Some(deadline)).unwrap_or(false)
     }
 
     /// Copies a frame into the ring and shows it to the readers. False when there was no slot for it.
@@ -393,6 +422,9 @@ impl Hub {
     pub fn add_reader(&self, mut reader: Reader, wants: Option<StreamRequest>) -> Result<Map> {
         let mut state = timed::lock(&self.state);
         let state = &mut *state;
+        if state.has_ended {
+            return Err(self.closed());
+        }
         if state.readers.iter().any(|known| known.client == reader.client) {
             return Err(Error::new(Kind::WrongState, format!("shared:{}: it reads already", self.name)));
         }
