@@ -748,3 +748,47 @@ fn a_driver_that_hangs_keeps_the_stream_and_no_reader() {
     // Its close would wait for the driver.
     std::mem::forget(camera);
 }
+
+#[test]
+fn frames_go_on_when_a_new_format_leaves_room_for_few_readers() {
+    let name = unique("share-few");
+    let format = |pages: usize| StreamFormat {
+        width: 4096,
+        height: pages as u32,
+        fourcc: FourCc::new(b"GREY"),
+        rate: Rate::new(30, 1),
+        stride: 4096,
+        planes: vec![(4096, pages * 4096)],
+        buffers: 0,
+    };
+    let options = ShareOptions { name: name.clone(), max_bytes: 64 * 4096, ..ShareOptions::default() };
+    let publisher = Publisher::new(options, &format(1)).unwrap();
+    let mut readers: Vec<_> = (0..12).map(|_| reader(&name)).collect();
+    for reader in &readers {
+        let format = reader.start(&StreamRequest { buffers: 3, ..in_order() }).unwrap();
+        assert_eq!(format.buffers, 3);
+    }
+    publisher.set_format(&format(6)).unwrap();
+    // Ten slots: some can hold frames of that size, and the others are told why they cannot.
+    let mut held = Vec::new();
+    for sequence in 0..50 {
+        assert!(publisher.publish(&[&[1; 6 * 4096]], sequence, 1, false), "a slot for frame {sequence}");
+        for reader in &readers {
+            held.extend(reader.next_frame(Some(Duration::ZERO)));
+        }
+    }
+    let (serving, waiting): (Vec<_>, Vec<_>) = readers.drain(..).partition(|reader| reader.stats().frames_out > 0);
+    assert!(!serving.is_empty() && waiting.len() > 5, "{} {}", serving.len(), waiting.len());
+    for reader in &waiting {
+        let told = reader.next_frame(Some(Duration::from_millis(1))).err().unwrap();
+        assert_eq!(told.kind(), Kind::Budget, "{told}");
+    }
+    drop((held, serving));
+    let begun = Instant::now();
+    let mut sequence = 100;
+    while waiting[0].next_frame(Some(Duration::from_millis(10))).is_err() {
+        assert!(begun.elapsed() < SECONDS.unwrap(), "others have left, and it gets no frames");
+        publisher.publish(&[&[1; 6 * 4096]], sequence, 1, false);
+        sequence += 1;
+    }
+}
