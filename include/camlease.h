@@ -1140,7 +1140,8 @@ struct camlease_share_options {
    */
   uint32_t readers_group;
   /**
-   * Who may start and stop it, and set its format and controls: one of CAMLEASE_ALLOWED_. They may read it, too.
+   * Who may start and stop it, and set its format and controls: one of CAMLEASE_ALLOWED_. Who is not
+   * among the readers may look at the camera's status, formats and controls, and gets no frames.
    */
   uint32_t commanders;
   /**
@@ -1752,11 +1753,12 @@ camlease_status camlease_share_start(struct camlease_camera *camera,
 
 /**
  * Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED, and frames that they hold stay readable to them.
- * The camera stays held, and does not stream. Waits up to a second for a driver that does not return.
+ * The camera stays held, and does not stream.
  *
  * @param camera The camera.
- * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
- * from any thread.
+ * @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_TIMEOUT when a driver does not return to the
+ * library's thread within a second: the readers are gone then, too, but the stream is not the host's before a further
+ * call gives CAMLEASE_OK; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
  */
 camlease_status camlease_share_stop(struct camlease_camera *camera);
 

@@ -141,7 +141,7 @@ pub(crate) struct Shared {
     device: RwLock<Option<Box<dyn Device>>>,
     /// Counts starts: a frame belongs to one of them. Changes only while the stream's lock is held.
     round: AtomicU64,
-    /// What others are told. Taken last, and not held while a doorbell is waited for.
+    /// What others are told. Taken after all others but `share`, and not held while a doorbell is waited for.
     lease: Mutex<Option<Lease>>,
     /// Who the camera was handed over to, in words.
     handed_to: Mutex<String>,
@@ -150,10 +150,12 @@ pub(crate) struct Shared {
     /// Ends the wait of the thread that wants it back.
     regaining: Mutex<Option<Arc<Event>>>,
     counters: Counters,
-    /// Who gives its frames to others, where it is shared. Not held while one of its threads is waited for.
+    /// Who gives its frames to others, where it is shared. Taken last, and not held while anything is waited for.
     share: Mutex<Option<Share>>,
     /// The stream is the share's, and not the host's.
     is_shared: AtomicBool,
+    /// The share's thread streams. Changes only while the share's lock is held.
+    share_streams: AtomicBool,
     _spent: Option<Inotify>,
 }
 
@@ -260,6 +262,7 @@ impl Camera {
             counters: Counters::default(),
             share: Mutex::default(),
             is_shared: AtomicBool::new(false),
+            share_streams: AtomicBool::new(false),
             _spent: got.spent,
         });
         shared.counters.open_attempts.store(got.attempts, Ordering::Relaxed);
@@ -664,9 +667,7 @@ impl Shared {
             Ok(mut lease) => {
                 let door: Weak<dyn Door> = Arc::<Shared>::downgrade(self);
                 lease.hold(door);
-                if let Some(share) = timed::lock(&self.share).as_ref() {
-                    lease.set_share(Some(share.name()));
-                }
+                self.tell_share_in(&lease);
                 *place = Some(lease);
             }
             Err(error) => log::warn!("{}: others cannot be told who holds it: {error}", self.uri),
@@ -892,7 +893,7 @@ pub fn release(signal: i32, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<
 /// than its turn from the others; without, all begin to close before any is waited for.
 fn let_go(cameras: &[Arc<Shared>], turn: Duration, deadline: Instant, in_kernel: &dyn Fn(bool)) -> Vec<String> {
     // Hand-overs that are under way are finished first, all at the same time.
-    let shares: Vec<_> = cameras.iter().filter_map(|camera| camera.take_share()).collect();
+    let shares: Vec<_> = cameras.iter().filter_map(|camera| camera.take_share_by(deadline)).collect();
     shares.iter().for_each(Share::stop);
     let bells: Vec<_> = cameras.iter().filter_map(|camera| camera.take_bell()).collect();
     bells.iter().for_each(Doorbell::stop);

@@ -468,6 +468,12 @@ impl MessageSocket {
         own.is_some() && credentials.gid == group || groups[..further].contains(&group)
     }
 
+    /// Ends the connection, whoever has the socket still.
+    pub fn hang_up(&self) {
+        // SAFETY: no pointers.
+        unsafe { libc::shutdown(self.0.number(), libc::SHUT_RDWR) };
+    }
+
     /// Sends a message, with descriptors where there are some: the receiver gets the same open files.
     pub fn send(&self, bytes: &[u8], passed: &[&Fd]) -> std::io::Result<()> {
         assert!(passed.len() <= PASSED_MOST);

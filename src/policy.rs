@@ -246,6 +246,10 @@ pub const CLIENTS_MOST: usize = 128;
 
 /// And of one process among them: a reader's stream is one, and its camera another.
 pub const CLIENTS_OF_ONE_MOST: usize = 64;
+/// And of one user, who is neither the owner nor root.
+pub const CLIENTS_OF_USER_MOST: usize = CLIENTS_MOST / 2;
+/// And the places that are the owner's and root's alone.
+pub const CLIENTS_KEPT: usize = 16;
 
 /// Messages of one client that are answered in a second: one that sends more waits.
 pub const MESSAGES_PER_SECOND: u32 = 200;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OpenOptions, Publisher, Rate,
-    ShareOptions, StreamFormat, StreamRequest, command,
+    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OnBusy, OpenOptions, Publisher,
+    Rate, ShareOptions, StreamFormat, StreamRequest, command,
 };
 use serde_json::{Value, json};
 use support::party::Party;
@@ -710,4 +710,110 @@ fn a_close_ends_a_command_that_nobody_answers() {
         let ended = waits.join().unwrap().unwrap_err();
         assert!(ended.kind() == Kind::Closed && ended.message().contains("was closed"), "{ended}");
     });
+}
+
+#[test]
+fn sharing_and_hand_overs_meet() {
+    let name = unique("share-meets");
+    let uri = format!("virtual:{name}?width=64&height=48&fps=100");
+    let (told, over) = std::sync::mpsc::channel();
+    let tries = std::thread::spawn(move || {
+        let camera = Camera::open(&uri, OpenOptions::default()).unwrap();
+        for round in 0..30 {
+            let ended = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                // Whoever gets the camera back files its lease, which tells by what name it is shared.
+                scope.spawn(|| {
+                    let asks =
+                        OpenOptions { on_busy: OnBusy::Ask, priority: 1, timeout: SECONDS, ..Default::default() };
+                    drop(Camera::open(&uri, asks).unwrap());
+                    let _ = camera.regain(Some(Duration::from_millis(50)));
+                    ended.store(true, Ordering::SeqCst);
+                });
+                while !ended.load(Ordering::SeqCst) {
+                    if camera.share(ShareOptions { name: name.clone(), ..ShareOptions::default() }).is_ok() {
+                        camera.unshare().unwrap();
+                    }
+                }
+            });
+            // Whatever met: it is the host's again.
+            if let Err(error) = camera.regain(SECONDS) {
+                assert!(error.message().contains("it is held"), "round {round}: {error}");
+            }
+            camera.start(&in_order()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            next(&camera);
+            camera.stop().unwrap();
+        }
+        told.send(()).unwrap();
+    });
+    let in_time = over.recv_timeout(Duration::from_secs(60));
+    assert!(in_time != Err(std::sync::mpsc::RecvTimeoutError::Timeout), "they wait for each other");
+    tries.join().unwrap();
+}
+
+#[test]
+fn a_driver_that_hangs_keeps_the_stream_and_no_reader() {
+    let name = unique("share-hangs");
+    let camera = shared(&name, "width=64&height=48&fps=100&hang=3");
+    let reads = reader(&name);
+    reads.start(&in_order()).unwrap();
+    let begun = Instant::now();
+    while camera.share_info().unwrap().pulse < Duration::from_millis(500) {
+        assert!(begun.elapsed() < SECONDS.unwrap(), "it does not hang");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..2 {
+        let refused = camera.unshare().unwrap_err();
+        assert_eq!(refused.kind(), Kind::Timeout, "{refused}");
+        assert_eq!(camera.start(&in_order()).unwrap_err().kind(), Kind::WrongState, "a thread of the share's has it");
+    }
+    let gone = (0..100).find_map(|_| reads.next_frame(SECONDS).err()).unwrap();
+    assert_eq!(gone.kind(), Kind::Disconnected, "{gone}");
+    assert_eq!(Camera::open(&format!("shared:{name}"), OpenOptions::default()).err().unwrap().kind(), Kind::NotFound);
+    // Its close would wait for the driver.
+    std::mem::forget(camera);
+}
+
+#[test]
+fn frames_go_on_when_a_new_format_leaves_room_for_few_readers() {
+    let name = unique("share-few");
+    let format = |pages: usize| StreamFormat {
+        width: 4096,
+        height: pages as u32,
+        fourcc: FourCc::new(b"GREY"),
+        rate: Rate::new(30, 1),
+        stride: 4096,
+        planes: vec![(4096, pages * 4096)],
+        buffers: 0,
+    };
+    let options = ShareOptions { name: name.clone(), max_bytes: 64 * 4096, ..ShareOptions::default() };
+    let publisher = Publisher::new(options, &format(1)).unwrap();
+    let mut readers: Vec<_> = (0..12).map(|_| reader(&name)).collect();
+    for reader in &readers {
+        let format = reader.start(&StreamRequest { buffers: 3, ..in_order() }).unwrap();
+        assert_eq!(format.buffers, 3);
+    }
+    publisher.set_format(&format(6)).unwrap();
+    // Ten slots: some can hold frames of that size, and the others are told why they cannot.
+    let mut held = Vec::new();
+    for sequence in 0..50 {
+        assert!(publisher.publish(&[&[1; 6 * 4096]], sequence, 1, false), "a slot for frame {sequence}");
+        for reader in &readers {
+            held.extend(reader.next_frame(Some(Duration::ZERO)));
+        }
+    }
+    let (serving, waiting): (Vec<_>, Vec<_>) = readers.drain(..).partition(|reader| reader.stats().frames_out > 0);
+    assert!(!serving.is_empty() && waiting.len() > 5, "{} {}", serving.len(), waiting.len());
+    for reader in &waiting {
+        let told = reader.next_frame(Some(Duration::from_millis(1))).err().unwrap();
+        assert_eq!(told.kind(), Kind::Budget, "{told}");
+    }
+    drop((held, serving));
+    let begun = Instant::now();
+    let mut sequence = 100;
+    while waiting[0].next_frame(Some(Duration::from_millis(10))).is_err() {
+        assert!(begun.elapsed() < SECONDS.unwrap(), "others have left, and it gets no frames");
+        publisher.publish(&[&[1; 6 * 4096]], sequence, 1, false);
+        sequence += 1;
+    }
 }

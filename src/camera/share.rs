@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Camera, ENDS, Shared};
+use super::{Camera, ENDS, Shared, is_final};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::frame::Frame;
+use crate::lease::Lease;
 use crate::share::wire::Map;
 use crate::share::{Feed, Lending, Share, ShareInfo, ShareOptions};
 use crate::{fork, policy, signals, timed};
@@ -22,9 +23,8 @@ impl Camera {
         if shared.is_shared.swap(true, Ordering::SeqCst) {
             return Err(shared.wrong_state("it is shared already"));
         }
-        // Its thread may stream before this returns, and then tells the share so, which is to be found.
-        let mut place = timed::lock(&shared.share);
         let begun = (|| {
+            // Before the share has its place: a driver that does not return keeps nobody waiting but this thread.
             if timed::lock(&shared.stream).stream.is_some() {
                 return Err(shared
                     .wrong_state("it streams")
@@ -34,16 +34,19 @@ impl Camera {
             Share::begin(options, shared.identity.clone(), Some(Arc::downgrade(&feed)))
         })();
         let share = begun.inspect_err(|_| shared.is_shared.store(false, Ordering::SeqCst))?;
-        if let Some(lease) = timed::lock(&shared.lease).as_ref() {
-            lease.set_share(Some(share.name()));
-        }
-        *place = Some(share);
-        drop(place);
+        shared.put_share(share);
+        shared.tell_share();
         // A close that came meanwhile found none to end.
-        shared.check().inspect_err(|_| drop(shared.take_share()))
+        let Err(ended) = shared.check() else { return Ok(()) };
+        match shared.take_share() {
+            Some(share) => shared.end_share(share)?,
+            None => shared.is_shared.store(false, Ordering::SeqCst),
+        }
+        Err(ended)
     }
 
-    /// Shares it no longer: readers see that it is gone. It does not stream then.
+    /// Shares it no longer: readers see that it is gone. It does not stream then. `Kind::Timeout` where a driver does not
+    /// return: until it does, and this is called again, the stream is the share's.
     pub fn unshare(&self) -> Result<()> {
         let _inside = signals::inside();
         let shared = &self.shared;
@@ -51,12 +54,7 @@ impl Camera {
             return Err(shared.refusal());
         }
         let share = shared.take_share().ok_or_else(|| shared.wrong_state("it is not shared"))?;
-        share.end_by(Instant::now() + policy::HAND_OVER_END);
-        if let Some(lease) = timed::lock(&shared.lease).as_ref() {
-            lease.set_share(None);
-        }
-        shared.is_shared.store(false, Ordering::SeqCst);
-        Ok(())
+        shared.end_share(share)
     }
 
     pub fn share_info(&self) -> Option<ShareInfo> {
@@ -94,6 +92,51 @@ impl Shared {
     /// Not to be dropped under a lock: that waits for its threads.
     pub(super) fn take_share(&self) -> Option<Share> {
         timed::lock(&self.share).take()
+    }
+
+    pub(super) fn take_share_by(&self, deadline: Instant) -> Option<Share> {
+        timed::lock_by(&self.share, Some(deadline))?.take()
+    }
+
+    fn put_share(&self, share: Share) {
+        let mut place = timed::lock(&self.share);
+        // Its thread may have begun to stream while there was no share to tell so.
+        share.set_streaming(self.share_streams.load(Ordering::SeqCst));
+        *place = Some(share);
+    }
+
+    /// Tells in the camera's lease by what name it is shared now.
+    fn tell_share(&self) {
+        if let Some(lease) = timed::lock(&self.lease).as_ref() {
+            self.tell_share_in(lease);
+        }
+    }
+
+    /// With the lease's lock: whoever comes last tells what is so.
+    pub(super) fn tell_share_in(&self, lease: &Lease) {
+        let share = timed::lock(&self.share);
+        lease.set_share(share.as_ref().filter(|share| share.is_open()).map(Share::name));
+    }
+
+    /// Ends a share that was taken out of its place. It is put back where one of its threads does not return.
+    fn end_share(&self, mut share: Share) -> Result<()> {
+        self.tell_share();
+        if share.try_end(Instant::now() + policy::HAND_OVER_END) {
+            drop(share);
+            self.is_shared.store(false, Ordering::SeqCst);
+            return Ok(());
+        }
+        let name = share.name().to_owned();
+        self.put_share(share);
+        // A close that came meanwhile found none to end.
+        if is_final(self.ended.load(Ordering::SeqCst)) {
+            drop(self.take_share());
+        }
+        let message = format!(
+            "{}: nobody reads it as shared:{name} any more, but its driver does not return to the thread that streams",
+            self.identity.uri
+        );
+        Err(Error::new(Kind::Timeout, message).hint("call it again: the stream is the host's when that gives OK"))
     }
 
     /// The device is gone from under a camera that had not ended.
@@ -164,7 +207,9 @@ impl Feed for Shared {
 
 impl Shared {
     fn tell_sharing(&self, streams: bool) {
-        if let Some(share) = timed::lock(&self.share).as_ref() {
+        let place = timed::lock(&self.share);
+        self.share_streams.store(streams, Ordering::SeqCst);
+        if let Some(share) = place.as_ref() {
             share.set_streaming(streams);
         }
     }

@@ -42,7 +42,8 @@ pub struct camlease_share_options {
     pub readers: u32,
     /// The group's number (gid), for CAMLEASE_ALLOWED_GROUP.
     pub readers_group: u32,
-    /// Who may start and stop it, and set its format and controls: one of CAMLEASE_ALLOWED_. They may read it, too.
+    /// Who may start and stop it, and set its format and controls: one of CAMLEASE_ALLOWED_. Who is not
+    /// among the readers may look at the camera's status, formats and controls, and gets no frames.
     pub commanders: u32,
     /// See readers_group.
     pub commanders_group: u32,
@@ -132,11 +133,12 @@ unsafe fn share_options(options: *const camlease_share_options) -> Result<ShareO
 }
 
 /// Shares a camera no longer: its readers see CAMLEASE_DISCONNECTED, and frames that they hold stay readable to them.
-/// The camera stays held, and does not stream. Waits up to a second for a driver that does not return.
+/// The camera stays held, and does not stream.
 ///
 /// @param camera The camera.
-/// @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable
-/// from any thread.
+/// @return CAMLEASE_OK; CAMLEASE_WRONG_STATE when it is not shared; CAMLEASE_TIMEOUT when a driver does not return to the
+/// library's thread within a second: the readers are gone then, too, but the stream is not the host's before a further
+/// call gives CAMLEASE_OK; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_share_stop(camera: *mut camlease_camera) -> camlease_status {
     call(|| CAMERAS.get(camera)?.camera.unshare())

@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::memory::{Mapping, written_here, written_there};
+use super::memory::{Mapping, reserve, written_here, written_there};
 use super::ring::{Control, Header, Mode, PLANES_MOST, SLOTS_MOST, Told, Writer};
 use super::wire::{self, Geometry, Map, map};
 use super::{Allowed, Commands, Feed, ShareInfo, ShareOptions, ShareStart};
 use crate::backend::Identity;
 use crate::error::{Error, Kind, Result};
 use crate::format::{StreamFormat, StreamRequest};
-use crate::kernel::{Bell, Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns};
-use crate::{policy, timed};
+use crate::kernel::{Bell, Event, Fd, MessageSocket, PASSED_MOST, Peer, monotonic_ns, poll, readable};
+use crate::{kernel, policy, timed};
 
 pub struct Hub {
     pub name: String,
@@ -35,6 +35,8 @@ pub struct Hub {
     pub orders: Event,
     /// Something for the thread that listens: an order was carried out, or a reader is to go.
     pub results: Event,
+    /// Signalled when the thread that publishes has nothing to do with the camera any more.
+    pub left: Event,
     /// When each of the threads stepped last, in nanoseconds of CLOCK_MONOTONIC.
     pub published_at: AtomicI64,
     pub listened_at: AtomicI64,
@@ -64,12 +66,13 @@ struct State {
     lent: u64,
     /// Frames for which there was no slot.
     dropped: u64,
+    /// Nobody is taken in any more.
+    has_ended: bool,
 }
 
 /// The memory of one format's frames.
 struct Generation {
     number: u64,
-    file: Fd,
     ring: Arc<Ring>,
     /// The driver's buffers that are the slots after the ring's own, one file for each plane.
     lent: Vec<Fd>,
@@ -77,11 +80,25 @@ struct Generation {
 }
 
 pub struct Ring {
+    file: Fd,
     memory: Mapping,
     geometry: Geometry,
+    /// A bit for each slot whose memory the kernel has given for good.
+    given: AtomicU64,
 }
 
 impl Ring {
+    /// Whether a slot has its memory. A write to memory that the kernel does not have would end this process.
+    fn has(&self, slot: usize) -> bool {
+        if self.given.load(Ordering::Relaxed) & 1 << slot != 0 {
+            return true;
+        }
+        let at = self.geometry.first + slot * self.geometry.slot_bytes;
+        let given = reserve(&self.file, at, self.geometry.slot_bytes);
+        self.given.fetch_or(u64::from(given.is_ok()) << slot, Ordering::Relaxed);
+        given.is_ok()
+    }
+
     fn header(&self) -> &Header {
         // SAFETY: a struct of atomics.
         unsafe { self.memory.atomics() }
@@ -98,11 +115,14 @@ pub struct Reader {
     pub mode: Mode,
     /// How many frames it would like to hold, and how many it may.
     asked: u32,
+    /// 0 where it is to be given the ring yet, or there is no room for it.
     pub quota: u32,
     /// The size and format that it cannot do without; 0 for any.
     pub pinned: StreamRequest,
     since_ns: i64,
     attached: Option<Attached>,
+    /// The words of the trouble that it was told of last.
+    told: Option<String>,
 }
 
 /// What a reader shares with the writer alone.
@@ -165,9 +185,11 @@ impl Hub {
                 published: 0,
                 lent: 0,
                 dropped: 0,
+                has_ended: false,
             }),
             orders: Event::new()?,
             results: Event::new()?,
+            left: Event::new()?,
             published_at: AtomicI64::new(now),
             listened_at: AtomicI64::new(now),
             clients: AtomicU64::new(0),
@@ -202,50 +224,91 @@ impl Hub {
         let geometry = Geometry::of(format, slots, count);
         let failed = |e| Error::system(format!("shared:{}: memory of {} bytes", self.name, geometry.bytes()), e);
         let (file, memory) = written_here(geometry.bytes()).map_err(failed)?;
+        reserve(&file, 0, geometry.first).map_err(failed)?;
         // What is certain to be used: the first frames are not to wait for memory.
         if count == 0 {
             memory.populate(geometry.first, least * geometry.slot_bytes);
         }
-        let ring = Arc::new(Ring { memory, geometry });
+        let ring = Arc::new(Ring { file, memory, geometry, given: AtomicU64::new(0) });
         let mut state = timed::lock(&self.state);
+        if state.has_ended {
+            return Err(self.closed());
+        }
         state.end_generation();
         state.generations += 1;
         let number = state.generations;
         let writer = Writer::new(slots + count, self.history.into());
         let lent = lent.into_iter().take(count).flatten().collect();
-        state.generation = Some(Generation { number, file, ring, lent, writer });
+        state.generation = Some(Generation { number, ring, lent, writer });
         state.format = Some(format.clone());
         state.trouble = None;
-        let state = &mut *state;
-        let mut left = state.capacity(self.history);
-        for reader in &mut state.readers {
-            reader.quota = granted(reader.asked, left);
-            left = left.saturating_sub(reader.quota + 1);
-            if let Some(generation) = &state.generation {
-                give(&self.name, reader, generation, format, &mut state.expelled);
-            }
-        }
-        self.results.signal();
+        state.readers.iter_mut().for_each(|reader| reader.quota = 0);
+        self.provide(&mut state);
         Ok(count)
     }
 
-    /// No further frame comes, for a reason where there is one: readers are told.
+    /// Gives the ring to the readers who have no quota of it, in the order in which they came. Those for whom there is no
+    /// room are told so, and get it when others have left.
+    fn provide(&self, state: &mut State) {
+        let Some(format) = state.format.clone() else { return };
+        for at in 0..state.readers.len() {
+            if state.readers[at].quota != 0 {
+                continue;
+            }
+            let left = state.left_for(state.readers[at].peer, self.history);
+            let State { generation: Some(generation), readers, expelled, .. } = &mut *state else { return };
+            let reader = &mut readers[at];
+            if left >= LEAST {
+                reader.quota = granted(reader.asked, left);
+                give(&self.name, reader, generation, &format, expelled);
+            } else {
+                tell(&self.name, reader, &self.no_room("this reader"), expelled);
+            }
+        }
+        self.results.signal();
+    }
+
+    fn no_room(&self, whom: &str) -> Error {
+        Error::new(
+            Kind::Budget,
+            format!("shared:{}: there is no memory for {whom} beside those that it has", self.name),
+        )
+        .hint("have readers hold fewer frames (buffers), or raise its max_bytes where that bounds it")
+    }
+
+    /// No further frame comes, for a reason where there is one: readers are told, once.
     pub fn end_generation(&self, trouble: Option<Error>) {
         let mut state = timed::lock(&self.state);
         state.end_generation();
         state.trouble = trouble;
-        let Some(trouble) = &state.trouble else { return };
-        let mut event = wire::failure(trouble);
-        event.insert("event".into(), "trouble".into());
-        let line = wire::to_line(event);
-        for reader in &state.readers {
-            let _ = reader.socket.send(&line, &[]);
+        let State { readers, trouble: Some(trouble), expelled, .. } = &mut *state else { return };
+        readers.iter_mut().for_each(|reader| tell(&self.name, reader, trouble, expelled));
+        self.results.signal();
+    }
+
+    /// It is shared no longer, whatever its threads are at: all readers see that it is gone.
+    pub fn end(&self) {
+        let mut state = timed::lock(&self.state);
+        state.has_ended = true;
+        state.end_generation();
+        for reader in state.readers.drain(..) {
+            // The thread that listens has the socket, too, and may be waiting for a driver.
+            reader.socket.hang_up();
         }
+    }
+
+    fn closed(&self) -> Error {
+        Error::new(Kind::Closed, format!("shared:{}: it is not shared any more", self.name))
+    }
+
+    /// Whether the thread that publishes is through with the camera.
+    pub fn has_left_by(&self, deadline: Instant) -> bool {
+        poll(&mut [readable(self.left.fd())], Some(deadline)).unwrap_or(false)
     }
 
     /// Copies a frame into the ring and shows it to the readers. False when there was no slot for it.
     pub fn publish(&self, planes: &[&[u8]], told: Told) -> bool {
-        let Some((ring, slot)) = self.take_slot() else { return false };
+        let Some((ring, slot)) = self.take_slot_with_memory() else { return false };
         let mut told = Told { used: [0; PLANES_MOST], offset: [0; PLANES_MOST], ..told };
         for (plane, bytes) in planes.iter().enumerate().take(ring.geometry.planes.len()) {
             let (at, length) = ring.geometry.plane(slot, plane);
@@ -291,18 +354,32 @@ impl Hub {
             .fold(0, |emptied, buffer| emptied | 1 << buffer)
     }
 
-    fn take_slot(&self) -> Option<(Arc<Ring>, usize)> {
+    fn take_slot_with_memory(&self) -> Option<(Arc<Ring>, usize)> {
+        let taken = self.take_slot(u64::MAX).and_then(|(ring, slot)| match ring.has(slot) {
+            true => Some((ring, slot)),
+            // There is no more memory. Those that were used have theirs.
+            false => self.take_slot(ring.given.load(Ordering::Relaxed)),
+        });
+        if taken.is_none() {
+            let mut state = timed::lock(&self.state);
+            state.dropped += u64::from(state.generation.is_some());
+        }
+        taken
+    }
+
+    /// A slot of these, by their bits.
+    fn take_slot(&self, among: u64) -> Option<(Arc<Ring>, usize)> {
         let mut state = timed::lock(&self.state);
         state.expel(&self.name, &self.results);
-        let State { generation, readers, dropped, .. } = &mut *state;
+        let State { generation, readers, .. } = &mut *state;
         let generation = generation.as_mut()?;
         let in_order =
             readers.iter().filter(|reader| reader.mode.in_order).filter_map(|reader| reader.attached.as_ref());
         let read = in_order.map(|attached| attached.control().faring().reached).min();
         generation.writer.are_read(read.unwrap_or(u64::MAX));
         let ring = generation.ring.clone();
-        let slot = generation.writer.take(ring.header(), 0..ring.geometry.slots, || held(readers));
-        *dropped += u64::from(slot.is_none());
+        let slots = (0..ring.geometry.slots).filter(|slot| among & 1 << slot != 0);
+        let slot = generation.writer.take(ring.header(), slots, || held(readers));
         slot.map(|slot| (ring, slot))
     }
 
@@ -371,14 +448,19 @@ impl Hub {
 
     pub fn order(&self, order: Order) -> Result<()> {
         let mut state = timed::lock(&self.state);
-        // While a driver hangs, nobody carries them out.
-        if state.orders.len() >= policy::ORDERS_MOST {
-            let message = format!("shared:{}: {} commands wait for the camera already", self.name, state.orders.len());
-            return Err(Error::new(Kind::Busy, message).hint("try again when they are carried out"));
-        }
+        self.has_room_for_orders(&state)?;
         state.orders.push_back(order);
         self.orders.signal();
         Ok(())
+    }
+
+    /// While a driver hangs, nobody carries them out.
+    fn has_room_for_orders(&self, state: &State) -> Result<()> {
+        if state.orders.len() < policy::ORDERS_MOST {
+            return Ok(());
+        }
+        let message = format!("shared:{}: {} commands wait for the camera already", self.name, state.orders.len());
+        Err(Error::new(Kind::Busy, message).hint("try again when they are carried out"))
     }
 
     /// Answers that are ready, and clients that are to be sent away.
@@ -393,46 +475,47 @@ impl Hub {
     pub fn add_reader(&self, mut reader: Reader, wants: Option<StreamRequest>) -> Result<Map> {
         let mut state = timed::lock(&self.state);
         let state = &mut *state;
+        if state.has_ended {
+            return Err(self.closed());
+        }
         if state.readers.iter().any(|known| known.client == reader.client) {
             return Err(Error::new(Kind::WrongState, format!("shared:{}: it reads already", self.name)));
         }
-        let taken: u32 = state.readers.iter().map(|reader| reader.quota + 1).sum();
-        let left = state.capacity(self.history).saturating_sub(taken);
-        if left < 2 {
-            return Err(Error::new(
-                Kind::Budget,
-                format!(
-                    "shared:{}: there is no memory for a further reader beside the {} that it has",
-                    self.name,
-                    state.readers.len()
-                ),
-            )
-            .hint("have readers hold fewer frames (buffers), or raise its max_bytes where that bounds it"));
+        let left = state.left_for(reader.peer, self.history);
+        if left < LEAST {
+            return Err(self.no_room(match is_owner(reader.peer) {
+                true => "a further reader",
+                false => "a further reader of this user's",
+            }));
+        }
+        if wants.is_some() {
+            self.has_room_for_orders(state)?;
         }
         reader.quota = granted(reader.asked, left);
         let answer = map(json!({ "quota": reader.quota }));
         if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);
         } else if let Some(trouble) = &state.trouble {
-            let mut event = wire::failure(trouble);
-            event.insert("event".into(), "trouble".into());
-            let _ = reader.socket.send(&wire::to_line(event), &[]);
+            tell(&self.name, &mut reader, trouble, &mut state.expelled);
         }
         let order = |request| Order { client: reader.client, id: Value::Null, what: What::Format(request) };
         state.orders.extend(wants.map(order));
         state.readers.push(reader);
         self.orders.signal();
+        self.results.signal();
         Ok(answer)
     }
 
-    /// A client is gone: what it held is free.
+    /// A client is gone: what it held is free, and nobody wants the format any more that it came for.
     pub fn remove_reader(&self, client: u64) {
         let mut state = timed::lock(&self.state);
         let before = state.readers.len();
         state.readers.retain(|reader| reader.client != client);
         if state.readers.len() != before {
+            state.orders.retain(|order| order.client != client || !order.id.is_null());
             self.orders.signal();
         }
+        self.provide(&mut state);
     }
 
     /// What a reader's wish comes to: nothing, an order for another format, or a refusal as others read.
@@ -550,11 +633,31 @@ impl Reader {
             pinned: wants.wants,
             since_ns: monotonic_ns(),
             attached: None,
+            told: None,
         }
+    }
+
+    /// Slots that are kept for it: one more than it may hold, for a frame that it only tries to get.
+    fn slots(&self) -> u32 {
+        if self.quota == 0 { 0 } else { self.quota + 1 }
     }
 }
 
 impl State {
+    /// How many slots there are for a further reader of this user's. Others than the owner and root leave half to the rest.
+    fn left_for(&self, peer: Peer, history: u32) -> u32 {
+        let capacity = self.capacity(history);
+        let taken = |of: &dyn Fn(&&Reader) -> bool| self.readers.iter().filter(of).map(Reader::slots).sum::<u32>();
+        let left = capacity.saturating_sub(taken(&|_| true));
+        match is_owner(peer) {
+            true => left,
+            false => {
+                let its = taken(&|reader| reader.peer.uid == peer.uid);
+                left.min((capacity / 2).max(policy::SHARE_HOLD + 1).saturating_sub(its))
+            }
+        }
+    }
+
     /// Shows a frame that is in a slot, and wakes who waits for it. How many were published with it.
     fn show(&mut self, slot: usize, told: &Told) -> Option<u64> {
         let generation = self.generation.as_mut()?;
@@ -573,7 +676,7 @@ impl State {
         let State { readers, expelled, .. } = self;
         readers.retain(|reader| {
             let held = reader.attached.as_ref().map_or(0, |attached| attached.control().held());
-            let obeys = held.count_ones() <= reader.quota + 1;
+            let obeys = held.count_ones() <= reader.slots();
             if !obeys {
                 log::warn!("shared:{name}: {} (pid {}) holds more than it may", reader.name, reader.peer.pid);
                 expelled.push(reader.client);
@@ -618,9 +721,31 @@ fn granted(asked: u32, left: u32) -> u32 {
 
 /// The slots that readers hold.
 fn held(readers: &[Reader]) -> u64 {
-    let quota = |reader: &Reader, held: u64| if held.count_ones() <= reader.quota + 1 { held } else { 0 };
+    let quota = |reader: &Reader, held: u64| if held.count_ones() <= reader.slots() { held } else { 0 };
     let each = readers.iter().filter_map(|reader| Some((reader, reader.attached.as_ref()?)));
     each.fold(0, |all, (reader, attached)| all | quota(reader, attached.control().held()))
+}
+
+/// Slots that a reader needs.
+const LEAST: u32 = 2;
+
+/// Whether it is this user or root, whom nobody else keeps out.
+pub fn is_owner(peer: Peer) -> bool {
+    peer.uid == 0 || peer.uid == kernel::effective_user()
+}
+
+/// Tells a reader why it gets no frames, unless it was told so last. One who does not hear it is sent away.
+fn tell(name: &str, reader: &mut Reader, trouble: &Error, expelled: &mut Vec<u64>) {
+    if reader.told.as_deref() == Some(trouble.message()) {
+        return;
+    }
+    let mut event = wire::failure(trouble);
+    event.insert("event".into(), "trouble".into());
+    if let Err(error) = reader.socket.send(&wire::to_line(event), &[]) {
+        log::warn!("shared:{name}: {} (pid {}) does not hear what is told: {error}", reader.name, reader.peer.pid);
+        expelled.push(reader.client);
+    }
+    reader.told = Some(trouble.message().to_owned());
 }
 
 /// Files of a ring's own: its memory, the reader's page, and its event.
@@ -630,6 +755,7 @@ const OWN_FILES: usize = 3;
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
     let given = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
+        reserve(&control_file, 0, policy::PAGE)?;
         let bell = Bell::new()?;
         let message = wire::of_generation(&wire::Generation {
             number: generation.number,
@@ -637,13 +763,13 @@ fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &Strea
             geometry: generation.ring.geometry.clone(),
             quota: reader.quota,
         });
-        let mut files = vec![&generation.file, &control_file, bell.ear()];
+        let mut files = vec![&generation.ring.file, &control_file, bell.ear()];
         files.extend(&generation.lent);
         reader.socket.send(&wire::to_line(message), &files)?;
         Ok::<_, std::io::Error>(Attached { control, bell })
     })();
     match given {
-        Ok(attached) => reader.attached = Some(attached),
+        Ok(attached) => (reader.attached, reader.told) = (Some(attached), None),
         Err(error) => {
             log::warn!("shared:{name}: {} (pid {}) takes no frames: {error}", reader.name, reader.peer.pid);
             expelled.push(reader.client);
@@ -696,5 +822,109 @@ fn merged(request: &StreamRequest, wants: &StreamRequest) -> StreamRequest {
         fourcc: if wants.fourcc.0 == 0 { request.fourcc } else { wants.fourcc },
         rate: if wants.rate.is_set() { wants.rate } else { request.rate },
         ..request.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRANGER: u32 = 54321;
+
+    fn hub(frames: u64) -> Hub {
+        let options = ShareOptions { max_bytes: frames * policy::PAGE as u64, ..ShareOptions::default() };
+        Hub::new(options, Identity::default(), None).unwrap()
+    }
+
+    fn begin(hub: &Hub, pages: usize) {
+        let format = StreamFormat { planes: vec![(1, pages * policy::PAGE)], ..StreamFormat::default() };
+        hub.begin_generation(&format, Vec::new()).unwrap();
+    }
+
+    fn enter(hub: &Hub, client: u64, uid: u32, wants: Option<StreamRequest>) -> Result<MessageSocket> {
+        let (socket, end) = MessageSocket::pair().unwrap();
+        let attachment = wire::Attachment { mode: Mode::default(), hold: 2, wants: StreamRequest::default() };
+        let reader = Reader::new(client, Arc::new(socket), "reader", Peer { pid: 1, uid }, attachment);
+        hub.add_reader(reader, wants).map(|_| end)
+    }
+
+    fn said(socket: &MessageSocket) -> Option<String> {
+        let mut room = vec![0; policy::ANSWER_MOST];
+        let length = socket.receive_words(&mut room).ok()?;
+        Some(String::from_utf8(room[..length].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_stranger_with_many_readers_leaves_half_to_the_others() {
+        let hub = hub(64);
+        begin(&hub, 1);
+        let mut ends = Vec::new();
+        let refused = (1..100).find_map(|client| match enter(&hub, client, STRANGER, None) {
+            Ok(end) => {
+                ends.push(end);
+                None
+            }
+            Err(error) => Some(error),
+        });
+        let refused = refused.unwrap();
+        assert!(refused.kind() == Kind::Budget && refused.message().contains("of this user's"), "{refused}");
+        let of_others = ends.len();
+        (200..200 + of_others as u64).for_each(|client| drop(enter(&hub, client, STRANGER + 1, None).unwrap()));
+        assert!(of_others > 5, "{of_others}");
+        let few = self::hub(6);
+        begin(&few, 1);
+        enter(&few, 1, STRANGER, None).unwrap();
+    }
+
+    #[test]
+    fn a_trouble_is_told_once() {
+        let hub = hub(64);
+        let end = enter(&hub, 1, 0, None).unwrap();
+        let trouble = |words: &str| Some(Error::new(Kind::Io, words));
+        for words in ["one", "one", "two"] {
+            hub.end_generation(trouble(words));
+        }
+        assert!(said(&end).unwrap().contains("one"));
+        assert!(said(&end).unwrap().contains("two"));
+        assert_eq!(said(&end), None);
+        begin(&hub, 1);
+        assert!(said(&end).unwrap().contains("generation"));
+        hub.end_generation(trouble("two"));
+        assert!(said(&end).unwrap().contains("two"), "it came again");
+        for round in 0..100_000 {
+            hub.end_generation(trouble(&round.to_string()));
+            if hub.take_results().1 == [1] {
+                return;
+            }
+        }
+        panic!("one who does not hear is kept");
+    }
+
+    #[test]
+    fn nobody_is_taken_in_at_the_end() {
+        let hub = hub(64);
+        begin(&hub, 1);
+        let end = enter(&hub, 1, 0, None).unwrap();
+        assert!(said(&end).unwrap().contains("generation"));
+        hub.end();
+        assert_eq!(said(&end).as_deref(), Some(""), "it is hung up on");
+        assert_eq!(enter(&hub, 2, 0, None).unwrap_err().kind(), Kind::Closed);
+        assert_eq!(hub.begin_generation(&StreamFormat::default(), Vec::new()).unwrap_err().kind(), Kind::Closed);
+    }
+
+    #[test]
+    fn who_is_refused_or_leaves_orders_no_format() {
+        let hub = hub(6);
+        begin(&hub, 1);
+        let wants = || Some(StreamRequest::default());
+        let _first = enter(&hub, 1, 0, wants()).unwrap();
+        assert_eq!(enter(&hub, 2, 0, wants()).unwrap_err().kind(), Kind::Budget);
+        hub.remove_reader(1);
+        assert!(hub.next_order().is_none());
+        for client in 10..10 + policy::ORDERS_MOST as u64 {
+            hub.order(Order { client, id: 1.into(), what: What::Start }).unwrap();
+        }
+        assert_eq!(enter(&hub, 3, 0, wants()).unwrap_err().kind(), Kind::Busy, "as many as may wait");
+        assert_eq!(hub.info().readers, 0);
     }
 }

@@ -90,6 +90,21 @@ pub fn file(name: &std::ffi::CStr, length: usize) -> std::io::Result<Fd> {
     Ok(file)
 }
 
+/// Has the kernel give a part of a file its memory for good, or say that it has none: a write to a mapping of what it does
+/// not have ends the process.
+pub fn reserve(file: &Fd, at: usize, length: usize) -> std::io::Result<()> {
+    loop {
+        // SAFETY: no pointers.
+        if unsafe { libc::fallocate(file.number(), 0, at as libc::off_t, length as libc::off_t) } == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 /// Whether a file is a driver's buffer: such a one stays as long as it is.
 pub fn is_drivers(file: &Fd) -> bool {
     kind_of(file) == Some(DMA_BUF_MAGIC)

@@ -40,7 +40,7 @@ pub struct ShareOptions {
     pub name: String,
     /// Who may read it.
     pub readers: Allowed,
-    /// Who may start and stop it, and set its format and controls.
+    /// Who may start and stop it, and set its format and controls; that is not to read it.
     pub commanders: Allowed,
     /// What is streamed until somebody asks for something else.
     pub request: StreamRequest,
@@ -187,7 +187,8 @@ const KEY: &str = "share-";
 /// A camera that is shared. Dropping it ends that.
 pub struct Share {
     hub: Arc<Hub>,
-    sign: Sign,
+    /// `None` when it has ended.
+    sign: Option<Sign>,
     listener: Option<Worker>,
     publisher: Option<Worker>,
     epoch: u64,
@@ -231,7 +232,8 @@ impl Share {
         let listens = hub.clone();
         let listener =
             Worker::start(c"camlease-share", move |stop| server::serve(&listens, &socket, stop)).map_err(failed)?;
-        let mut share = Share { hub, sign, listener: Some(listener), publisher: None, epoch: fork::epoch() };
+        let mut share =
+            Share { hub, sign: Some(sign), listener: Some(listener), publisher: None, epoch: fork::epoch() };
         if share.hub.feed.is_some() {
             let publishes = share.hub.clone();
             let publisher = Worker::start(c"camlease-frames", move |stop| publish::run(&publishes, stop));
@@ -268,21 +270,52 @@ impl Share {
         self.end(deadline);
     }
 
+    /// Ends it for its readers in any case. False when the thread that streams is inside a driver still at the deadline:
+    /// the stream is its own until another call says that it has left.
+    pub fn try_end(&mut self, deadline: Instant) -> bool {
+        if self.is_own() && self.publisher.is_some() {
+            self.stop();
+            if !self.hub.has_left_by(deadline) {
+                self.end_for_readers(deadline);
+                return false;
+            }
+        }
+        self.end(deadline);
+        true
+    }
+
     fn end(&mut self, deadline: Instant) {
         if !self.is_own() {
             return self.publisher.take().into_iter().chain(self.listener.take()).for_each(std::mem::forget);
         }
         self.stop();
-        for worker in self.publisher.take().into_iter().chain(self.listener.take()) {
-            if !worker.end_by(deadline) {
-                log::warn!("shared:{}: one of its threads does not return", self.hub.name);
-            }
+        let publisher = self.publisher.take();
+        self.await_end(publisher, deadline);
+        self.end_for_readers(deadline);
+    }
+
+    fn end_for_readers(&mut self, deadline: Instant) {
+        let listener = self.listener.take();
+        self.await_end(listener, deadline);
+        self.hub.end();
+        self.sign = None;
+    }
+
+    fn await_end(&self, worker: Option<Worker>, deadline: Instant) {
+        if worker.is_some_and(|worker| !worker.end_by(deadline)) {
+            log::warn!("shared:{}: one of its threads does not return", self.hub.name);
         }
-        self.hub.end_generation(None);
+    }
+
+    /// Whether it can be found by its name.
+    pub fn is_open(&self) -> bool {
+        self.sign.is_some()
     }
 
     pub fn set_streaming(&self, streaming: bool) {
-        self.sign.set_streaming(streaming);
+        if let Some(sign) = &self.sign {
+            sign.set_streaming(streaming);
+        }
     }
 }
 

@@ -18,6 +18,12 @@ use crate::kernel::{Event, monotonic_ns, poll, readable};
 use crate::{fork, policy};
 
 pub fn run(hub: &Hub, stop: &Event) {
+    publish(hub, stop);
+    hub.end_generation(None);
+    hub.left.signal();
+}
+
+fn publish(hub: &Hub, stop: &Event) {
     let mut publisher = Publishing::new(hub);
     let epoch = fork::epoch();
     loop {
@@ -42,7 +48,6 @@ pub fn run(hub: &Hub, stop: &Event) {
             hub.orders.clear();
         }
     }
-    hub.end_generation(None);
 }
 
 fn is_signalled(event: &Event) -> bool {

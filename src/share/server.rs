@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::hub::{Hub, Order, Reader, What};
+use super::hub::{Hub, Order, Reader, What, is_owner};
 use super::wire::{self, Map, map, number, word};
 use super::{Allowed, Feed, LateAnswer};
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Event, MessageSocket, Peer, monotonic_ns, poll, readable};
+use crate::kernel::{Event, MessageSocket, Peer, monotonic_ns, poll, readable};
 use crate::lease::one_line;
 use crate::{fork, policy};
 
@@ -133,7 +133,8 @@ impl Server<'_> {
             let message = format!("shared:{}: user {} may not read it", self.hub.name, peer.uid);
             return refuse(Error::new(Kind::Permission, message).hint("its readers setting says who may"));
         }
-        if self.clients.len() >= policy::CLIENTS_MOST {
+        let room = if is_owner(peer) { policy::CLIENTS_MOST } else { policy::CLIENTS_MOST - policy::CLIENTS_KEPT };
+        if self.clients.len() >= room {
             let message = format!("shared:{}: {} clients are here already", self.hub.name, self.clients.len());
             return refuse(Error::new(Kind::Budget, message));
         }
@@ -141,6 +142,12 @@ impl Server<'_> {
         let its = self.clients.iter().filter(|client| client.peer.pid == peer.pid && peer.pid != 0).count();
         if its >= policy::CLIENTS_OF_ONE_MOST {
             let message = format!("shared:{}: process {} has {its} connections to it already", self.hub.name, peer.pid);
+            return refuse(Error::new(Kind::Budget, message).hint("close cameras that are not used any more"));
+        }
+        // Nor is a user with several of them to keep out the others.
+        let its = self.clients.iter().filter(|client| client.peer.uid == peer.uid).count();
+        if !is_owner(peer) && its >= policy::CLIENTS_OF_USER_MOST {
+            let message = format!("shared:{}: user {} has {its} connections to it already", self.hub.name, peer.uid);
             return refuse(Error::new(Kind::Budget, message).hint("close cameras that are not used any more"));
         }
         let now = Instant::now();
@@ -416,8 +423,7 @@ impl Server<'_> {
 }
 
 fn is_allowed(who: &Allowed, socket: &MessageSocket, peer: Peer) -> bool {
-    let is_owner = peer.uid == 0 || peer.uid == kernel::effective_user();
-    is_owner
+    is_owner(peer)
         || match who {
             Allowed::Owner => false,
             Allowed::Group(group) => socket.peer_is_in(*group),
