@@ -269,6 +269,7 @@ fn a_producer_that_is_killed_is_told_to_all() {
 
     // A producer that hangs, and is killed then: whoever just opens, starts or asks.
     killed.signal(libc::SIGSTOP);
+    eventually("all of its threads stand", || killed.running_threads(), |running| *running == 0);
     std::thread::scope(|scope| {
         let (told, is_told) = mpsc::channel();
         let calls: [Box<dyn Fn() -> Option<Kind> + Send>; 3] = [

@@ -300,12 +300,8 @@ impl Reader {
             let published = header.published();
             // Frames beyond the table's length are gone, whatever became of their slots.
             let oldest = published.saturating_sub(SLOTS_MOST as u64);
-            if self.mode.in_order && oldest > self.next {
-                self.lost = self.lost.saturating_add((oldest - self.next).div_ceil(self.mode.every));
-                self.next = oldest;
-            }
             let number = match self.mode.in_order {
-                true => self.next,
+                true => self.next.max(oldest),
                 false => self.next.max(published.saturating_sub(1)),
             };
             if number >= published {

@@ -69,7 +69,7 @@ const MUTANTS: [(&str, &[Change]); 13] = [
             "or what it published is seen here.\n",
         )],
     ),
-    ("losses_not_counted", &[("                self.lost += 1;\n", "")]),
+    ("losses_not_counted", &[("saturating_add(number.saturating_sub(self.wanted) / every)", "saturating_add(0)")]),
     ("newest_goes", &[("number + 1 == self.published => continue,", "number > self.published => continue,")]),
     (
         "end_without_barrier",

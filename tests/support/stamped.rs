@@ -370,6 +370,14 @@ impl Player {
         unsafe { libc::kill(self.pid() as i32, signal) };
     }
 
+    /// Those that were not stopped: a signal reaches one after the other.
+    pub fn running_threads(&self) -> usize {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let stat = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let runs = |stat: &String| !stat.rsplit(") ").next().unwrap_or("").starts_with('T');
+        threads.map(|thread| stat(thread.unwrap())).filter(runs).count()
+    }
+
     /// SIGKILL, without waiting for what comes of it.
     pub fn strike(&self) {
         self.signal(libc::SIGKILL);
