@@ -93,6 +93,12 @@ impl Event {
         Fd::make(|| unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(Event)
     }
 
+    /// The same event, for who outlives this one.
+    pub fn twin(&self) -> std::io::Result<Event> {
+        // SAFETY: no pointers.
+        Fd::make(|| unsafe { libc::fcntl(self.0.number(), libc::F_DUPFD_CLOEXEC, 0) }).map(Event)
+    }
+
     /// Async-signal-safe.
     pub fn signal(&self) {
         if !self.is_own() {
