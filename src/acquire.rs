@@ -213,6 +213,7 @@ pub fn acquire<'a>(uri: &'a str, source: &mut dyn Source, wait: Wait<'a, '_>) ->
         evictions: 0,
     };
     waiting.set_eviction();
+    source.will_wait(waiting.deadline, waiting.wait.cancel)?;
     let mut refusal = match waiting.attempt(source)? {
         Ok(device) => return Ok(waiting.got(device)),
         Err(refusal) => refusal,

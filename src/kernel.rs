@@ -93,6 +93,12 @@ impl Event {
         Fd::make(|| unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(Event)
     }
 
+    /// The same event, for who outlives this one.
+    pub fn twin(&self) -> std::io::Result<Event> {
+        // SAFETY: no pointers.
+        Fd::make(|| unsafe { libc::fcntl(self.0.number(), libc::F_DUPFD_CLOEXEC, 0) }).map(Event)
+    }
+
     /// Async-signal-safe.
     pub fn signal(&self) {
         if !self.is_own() {
@@ -382,25 +388,17 @@ impl MessageSocket {
         Fd::make(|| unsafe { libc::socket(libc::AF_UNIX, kind, 0) }).map(MessageSocket)
     }
 
-    /// Listens at a path that must not exist yet. Only this user, and root, can connect.
+    /// Listens at a path that must not exist yet. Only this user, and root, can connect, until the file's mode is changed.
     pub fn listen(path: &Path) -> std::io::Result<MessageSocket> {
-        MessageSocket::listen_for(path, 0o600)
-    }
-
-    /// The same for others, too, as the mode says: who can write the file can connect.
-    pub fn listen_for(path: &Path, mode: u32) -> std::io::Result<MessageSocket> {
         let socket = MessageSocket::new()?;
         // Before the name is there: the file gets the socket's mode, less the umask.
         // SAFETY: no pointers.
-        check(unsafe { libc::fchmod(socket.0.number(), mode & 0o600) })?;
+        check(unsafe { libc::fchmod(socket.0.number(), 0o600) })?;
         let (address, length, _folder) = path_address(path)?;
         // SAFETY: a valid address of that length.
         check(unsafe { libc::bind(socket.0.number(), (&raw const address).cast(), length) })?;
         // SAFETY: no pointers.
         check(unsafe { libc::listen(socket.0.number(), libc::SOMAXCONN) })?;
-        if mode != 0o600 {
-            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-        }
         Ok(socket)
     }
 

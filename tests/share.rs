@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camlease::{
-    Access, Camera, Commands, DropPolicy, Error, FourCc, Frame, Kind, LateAnswer, Map, OnBusy, OpenOptions, Publisher,
-    Rate, ShareOptions, StreamFormat, StreamRequest, command,
+    Access, Camera, Commands, DropPolicy, Error, Event, FourCc, Frame, Kind, LateAnswer, Map, OnBusy, OpenOptions,
+    Publisher, Rate, ShareOptions, StreamFormat, StreamRequest, command,
 };
 use serde_json::{Value, json};
 use support::party::Party;
@@ -632,6 +632,48 @@ fn a_name_is_one_cameras() {
     share(&second, &name).unwrap();
     second.close();
     assert_eq!(Camera::open(&format!("shared:{name}"), OpenOptions::default()).err().unwrap().kind(), Kind::NotFound);
+}
+
+/// A process that answers nobody while this is locked.
+#[derive(Default)]
+struct Stuck(Mutex<()>);
+
+impl Commands for Stuck {
+    fn command(&self, _verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
+        drop(self.0.lock());
+        Some(Ok(Map::new()))
+    }
+
+    fn status(&self) -> Map {
+        Map::new()
+    }
+}
+
+#[test]
+fn an_open_keeps_to_its_time_whatever_its_process_does() {
+    let name = unique("share-stuck");
+    let camera = Camera::open(&format!("virtual:{name}"), OpenOptions::default()).unwrap();
+    let stuck = Arc::new(Stuck::default());
+    let options = ShareOptions { name: name.clone(), commands: Some(stuck.clone()), ..ShareOptions::default() };
+    camera.share(options).unwrap();
+    let kept = stuck.0.lock();
+    command(&name, map(json!({ "do": "stick" })), Duration::from_millis(100)).unwrap_err();
+    let uri = format!("shared:{name}");
+    let begun = Instant::now();
+    let late = Camera::open(&uri, OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() });
+    assert_eq!(late.err().unwrap().kind(), Kind::Timeout);
+    // And not as long as one waits that has the time.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let cancel = Event::new().unwrap();
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        scope.spawn(|| cancel.signal());
+        let options = OpenOptions { timeout: None, cancel: Some(&cancel), ..OpenOptions::default() };
+        assert_eq!(Camera::open(&uri, options).err().unwrap().kind(), Kind::Closed);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    });
+    drop(kept);
+    assert!(Camera::open(&uri, OpenOptions::default()).is_ok());
 }
 
 /// Knows a quick command and a long one, and forgets to answer a third.

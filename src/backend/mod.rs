@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::Holders;
-use crate::kernel::{Closing, Epoll, Fd};
+use crate::kernel::{Closing, Epoll, Event, Fd};
 use crate::lease::Filing;
 use crate::memory::{Buffer, PLANES_MOST};
 use crate::share::wire::Map;
@@ -23,6 +23,11 @@ mod virtual_camera;
 /// One camera that was named and is not held yet. A wait for it keeps one of these: what an attempt
 /// opened may stay open in it for the next.
 pub trait Source: Send {
+    /// Until when there will be attempts, and what ends them: for a kind of which an attempt asks another process.
+    fn will_wait(&mut self, _until: Option<Instant>, _cancel: Option<&Event>) -> Result<()> {
+        Ok(())
+    }
+
     /// One attempt, without waiting. `Kind::Busy` when somebody else has it.
     fn acquire(&mut self) -> Result<Box<dyn Device>>;
 

@@ -40,10 +40,10 @@ pub struct Shared {
     monitor: bool,
     /// The user whose process shares it, once it was connected to.
     user: Option<u32>,
-    /// How long an open waits for it.
-    pub patience: Duration,
+    /// Until when an open goes on that has a timeout.
+    until: Option<Instant>,
     /// What ends a wait for its process: a cancel event while it is opened, and the end of the camera after that.
-    pub ends: Vec<Arc<Event>>,
+    ends: Vec<Arc<Event>>,
     /// The camera behind it, where a process that dies is replaced by its readers.
     camera: Option<Wanted>,
 }
@@ -71,7 +71,7 @@ impl Shared {
             reader: String::new(),
             monitor: false,
             user: None,
-            patience: policy::SHARE_ANSWER,
+            until: None,
             ends: Vec::new(),
             camera: None,
         })
@@ -85,9 +85,9 @@ impl Shared {
     /// One of that name.
     pub fn named(name: &str) -> Shared {
         let uri = format!("shared:{name}");
-        let (name, reader, patience) = (name.to_owned(), String::new(), policy::SHARE_ANSWER);
-        let (monitor, user, ends, camera) = (false, None, Vec::new(), None);
-        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor, user, patience, ends, camera }
+        let (name, reader) = (name.to_owned(), String::new());
+        let (monitor, user, until, ends, camera) = (false, None, None, Vec::new(), None);
+        Shared { uri, name, every: 1, interval_ns: 0, reader, monitor, user, until, ends, camera }
     }
 
     /// Whoever reads it has another process share this camera, where the one that did is gone.
@@ -100,7 +100,8 @@ impl Shared {
     }
 
     fn connect(&self) -> Result<(Link, Map)> {
-        let patience = self.patience.clamp(policy::SHARE_HELLO, policy::SHARE_ANSWER);
+        let left = self.until.map_or(policy::SHARE_ANSWER, |until| until.saturating_duration_since(Instant::now()));
+        let patience = left.clamp(policy::SHARE_HELLO, policy::SHARE_ANSWER);
         Link::connect(&self.caller(), patience, &self.ends)
     }
 }
@@ -120,6 +121,13 @@ pub fn list() -> Vec<Found> {
 }
 
 impl Source for Shared {
+    fn will_wait(&mut self, until: Option<Instant>, cancel: Option<&Event>) -> Result<()> {
+        let failed = |e| Error::system(format!("{}: creating its descriptors", self.uri), e);
+        self.until = until;
+        self.ends = cancel.map(Event::twin).transpose().map_err(failed)?.map(Arc::new).into_iter().collect();
+        Ok(())
+    }
+
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
         let shutdown = Entry::new()?;
         let ends = self.ends.iter().cloned().chain([shutdown.event.clone()]).collect();
@@ -136,8 +144,8 @@ impl Source for Shared {
         };
         let end = Event::new().map_err(|e| Error::system(format!("{}: creating its descriptors", self.uri), e))?;
         let end = Arc::new(end);
-        let (user, ends, patience) = (Some(link.user()), vec![end.clone()], policy::SHARE_ANSWER);
-        let source = Shared { user, ends, patience, ..self.clone() };
+        let (user, until, ends) = (Some(link.user()), None, vec![end.clone()]);
+        let source = Shared { user, until, ends, ..self.clone() };
         Ok(Box::new(Served { source, identity, end, link: Mutex::new(Some(link)) }))
     }
 

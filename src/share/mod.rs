@@ -217,7 +217,7 @@ impl Share {
         };
         let holder = options.name.clone();
         let listen = |path: &Path| {
-            let socket = MessageSocket::listen_for(path, 0o600)?;
+            let socket = MessageSocket::listen(path)?;
             if let Some(group) = group {
                 std::os::unix::fs::lchown(path, None, Some(group))?;
             }
