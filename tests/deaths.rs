@@ -269,6 +269,14 @@ fn a_producer_that_is_killed_is_told_to_all() {
 
     // A producer that hangs, and is killed then: whoever just opens, starts or asks.
     killed.signal(libc::SIGSTOP);
+    let threads = format!("/proc/{}/task", killed.pid());
+    let state = |thread: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap();
+        status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    // The signal is on its way: one that runs could answer yet.
+    let states = || std::fs::read_dir(&threads).unwrap().flatten().map(state).collect::<Vec<_>>();
+    eventually("all its threads stop", states, |stopped| stopped.iter().all(|stopped| *stopped));
     std::thread::scope(|scope| {
         let (told, is_told) = mpsc::channel();
         let calls: [Box<dyn Fn() -> Option<Kind> + Send>; 3] = [

@@ -20,7 +20,7 @@ impl Camera {
         let _inside = signals::inside();
         let shared = &self.shared;
         shared.check()?;
-        // Not here: what a reader loses and gets back is its connection, and the one who shares a camera gets back that.
+        // What is got back for a share is the camera of that name; of this one it would be taken from its own share.
         if let Some(name) = shared.identity.uri.strip_prefix("shared:") {
             let name = name.split('?').next().unwrap_or(name);
             let message = format!("{}: it is shared already, by another process", shared.identity.uri);
