@@ -1744,6 +1744,7 @@ camlease_status camlease_camera_reset(struct camlease_camera *camera,
  * @param options How; the name is needed.
  * @return CAMLEASE_OK, also where the camera cannot stream: that is found when somebody reads. CAMLEASE_BUSY when a
  * camera is shared by this name already; CAMLEASE_WRONG_STATE when the camera streams or is shared already;
+ * CAMLEASE_UNSUPPORTED for a camera that was opened as shared:NAME, or attached to: others open it as that, too;
  * CAMLEASE_INVALID_ARGUMENT, also for options NULL; CAMLEASE_PERMISSION, CAMLEASE_NOT_FOUND, CAMLEASE_IO when the name
  * cannot be put into the runtime folder; CAMLEASE_DISCONNECTED, CAMLEASE_EVICTED, CAMLEASE_SHUT_DOWN;
  * CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.

@@ -315,6 +315,7 @@ fn the_format_is_agreed() {
     assert_eq!(held.data(0), before, "of the former format, and whole");
     let refused = ask(&second, json!({ "do": "format", "fourcc": "H264" })).unwrap_err();
     assert!([Kind::Unsupported, Kind::InvalidArgument].contains(&refused.kind()), "{refused}");
+    assert!(refused.message().ends_with("; the former format goes on"), "{refused}");
     assert_eq!(next_after_a_gap(&first).width(), 320, "as before");
     let status = ask(&first, json!({ "do": "status" })).unwrap();
     assert_eq!(status["format"]["fourcc"], "YUYV");
@@ -858,4 +859,22 @@ fn frames_go_on_when_a_new_format_leaves_room_for_few_readers() {
         publisher.publish(&[&[1; 6 * 4096]], sequence, 1, false);
         sequence += 1;
     }
+}
+
+#[test]
+fn a_camera_that_another_one_shares_is_not_shared_again() {
+    let name = unique("share-again");
+    let camera = shared(&name, "width=64&height=48&fps=100");
+    let beside = OpenOptions { access: Access::Shared, ..OpenOptions::default() };
+    let beside = Camera::open(&format!("virtual:{name}"), beside).unwrap();
+    let every = Camera::open(&format!("shared:{name}?every=2"), OpenOptions::default()).unwrap();
+    for camera in [&beside, &every] {
+        let options = ShareOptions { name: format!("{name}-b"), ..ShareOptions::default() };
+        let refused = camera.share(options).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unsupported);
+        assert!(refused.message().ends_with(&format!("; have the readers open shared:{name}")), "{refused}");
+        camera.start(&in_order()).unwrap();
+        next(camera);
+    }
+    drop(camera);
 }

@@ -20,6 +20,12 @@ impl Camera {
         let _inside = signals::inside();
         let shared = &self.shared;
         shared.check()?;
+        // What is got back for a share is the camera of that name; of this one it would be taken from its own share.
+        if let Some(name) = shared.identity.uri.strip_prefix("shared:") {
+            let name = name.split('?').next().unwrap_or(name);
+            let message = format!("{}: it is shared already, by another process", shared.identity.uri);
+            return Err(Error::new(Kind::Unsupported, message).hint(format!("have the readers open shared:{name}")));
+        }
         if shared.is_shared.swap(true, Ordering::SeqCst) {
             return Err(shared.wrong_state("it is shared already"));
         }

@@ -309,10 +309,17 @@ impl Publishing<'_> {
             }
             Err(error) => {
                 self.stop(feed, None);
-                if streamed && let Err(again) = self.start(feed, &former) {
-                    self.fail(feed, again);
+                if !streamed {
+                    return Err(error.hint("what is streamed next is what it was"));
                 }
-                Err(error.hint("the former format goes on"))
+                match self.start(feed, &former) {
+                    Ok(()) => Err(error.hint("the former format goes on")),
+                    Err(again) => {
+                        let words = format!("going back to the former format failed, too: {}", again.what());
+                        self.fail(feed, again);
+                        Err(error.hint(words))
+                    }
+                }
             }
         }
     }
