@@ -582,3 +582,38 @@ fn a_disk_that_hangs_keeps_neither_the_camera_nor_its_end() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(!serving.has_said("killed"));
 }
+
+#[test]
+fn a_disk_that_hangs_is_left_for_another_one() {
+    let on = |folder: &str| {
+        format!(
+            "[.recording]
+{folder}
+on = true
+min_free = 0
+"
+        )
+    };
+    let query = "width=320&height=240&fps=30";
+    let mut serving = Serving::start("other", query, &on("FOLDER"), |command| slow_disk(command, "600000"));
+    let worker = serving.worker();
+    let stuck = serving.wait_until("recording", |now| now["on"] == true)["file"].take();
+    sleep(Duration::from_secs(2)); // the first second's frames are on their way to the disk
+    let other = serving.folder.join("other");
+    fs::create_dir(&other).unwrap();
+    serving.configure(query, &on(&format!("folder = {other:?}")));
+    let status = serving.wait_until("recording", |now| now["on"] == true && now["file"] != stuck);
+    assert!(Path::new(status["file"].as_str().unwrap()).starts_with(&other), "{status}");
+    serving.records(0.5);
+    // By command it is the same: what was given up is over.
+    serving.configure(query, RECORDING);
+    serving.wait_until("recording", |now| now["on"] == false);
+    let stuck = serving.ok(json!({"do": "record", "on": true}))["file"].take();
+    sleep(Duration::from_secs(2));
+    let given_up = serving.ok(json!({"do": "record", "on": false}));
+    assert!(given_up["on"] == false && given_up["error"].as_str().unwrap().contains("did not take"), "{given_up}");
+    let again = serving.ok(json!({"do": "record", "on": true}));
+    assert!(again["on"] == true && again["file"] != stuck, "{again}");
+    assert_eq!(serving.worker(), worker, "it was well all the time");
+    serving.stop();
+}

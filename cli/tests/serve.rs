@@ -218,10 +218,7 @@ fn what_changed_in_the_file_is_applied_and_nothing_else() {
     serving.configure(&config("controls = { Brightness = 77 }", ""));
     serving.line("front: changed while it goes on");
     assert!(lives(front_pid) && lives(back_pid));
-    let mut asked = camlease(&["--json", "ctl", "front", "control", "brightness"]);
-    let answer = asked.env("CAMLEASE_RUNTIME_DIR", serving.folder.join("run")).output().unwrap();
-    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
-    assert_eq!(answer["value"], 77, "{answer}");
+    assert_eq!(brightness(&serving, "front"), 77);
     // By a new process.
     serving.configure(&config("controls = { Brightness = 77 }\nbuffers = 6", ""));
     serving.line("front: changed: its process is started anew");
@@ -473,6 +470,87 @@ fn a_camera_that_is_unplugged_comes_back_to_its_readers() {
     assert!(lives(pid));
     assert_eq!(serving.count("started (pid"), 1, "no process failed");
     drop(reader);
+    serving.stop();
+}
+
+/// What a camera's control has now.
+fn brightness(serving: &Serving, name: &str) -> serde_json::Value {
+    let mut asked = camlease(&["--json", "ctl", name, "control", "brightness"]);
+    let answer = asked.env("CAMLEASE_RUNTIME_DIR", serving.folder.join("run")).output().unwrap();
+    serde_json::from_slice::<serde_json::Value>(&answer.stdout)
+        .map_or_else(|_| 0.into(), |answer| answer["value"].clone())
+}
+
+#[test]
+fn other_rules_are_taken_without_harm_to_any_camera() {
+    let front = camera("rules");
+    let config = |rules: &str| format!("[camera.front]\nuri = \"{front}\"\n[supervisor]\n{rules}");
+    let mut serving = Serving::start("rules", &config("heartbeat = \"10s\"\nhang_timeout = \"30s\"\n"));
+    let pid = serving.served("front");
+    serving.configure(&config("heartbeat = \"200ms\"\nhang_timeout = \"1s\"\n"));
+    serving.line("the file was read again");
+    std::thread::sleep(Duration::from_millis(2500)); // longer than it may be silent now
+    assert!(lives(pid));
+    assert_eq!(serving.count("was not well"), 0);
+    // And it is judged by them.
+    signal(pid, Signal::SIGSTOP);
+    serving.line("was not well for 1.0 s: killed");
+    let pid = serving.served("front");
+    // The other way round.
+    serving.configure(&config("heartbeat = \"10s\"\nhang_timeout = \"30s\"\n"));
+    serving.line("the file was read again");
+    std::thread::sleep(Duration::from_millis(2500)); // longer than it might be silent before
+    assert!(lives(pid));
+    assert_eq!(serving.count("was not well"), 1);
+    serving.stop();
+}
+
+#[test]
+fn a_camera_that_hangs_and_was_told_to_quit_is_not_started_again() {
+    let name = unique("serve-quit");
+    let camera = camera("serve-quit") + "?fps=50&hang=5";
+    let rules = "hang_timeout = \"1h\"\nstop_grace = \"500ms\"\n";
+    let mut serving = Serving::start_for_all("serve-quit", &(named(&name, &camera, "") + rules));
+    let pid = serving.served(&name);
+    let reader = reader(&name);
+    wait_for("the driver to hang", || reader.next_frame(Some(Duration::from_secs(1))).is_err().then_some(()));
+    let told = camlease(&["ctl", &name, "quit"]).output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+    serving.line("was told to quit");
+    serving.line("all cameras were told to quit");
+    assert_eq!(end_of(&mut serving.child).code(), Some(0));
+    assert!(!lives(pid));
+    assert_eq!(serving.count("started"), 1);
+}
+
+#[test]
+fn a_camera_that_comes_back_has_its_controls_again() {
+    let name = unique("serve-controls");
+    let camera = camera("serve-controls") + "?fps=50&unplug=20&return=300";
+    let config = named(&name, &camera, "controls = { Brightness = 77 }\nstart = \"always\"");
+    let mut serving = Serving::start("serve-controls", &config);
+    serving.served(&name);
+    wait_for("the first value", || (brightness(&serving, &name) == 77).then_some(()));
+    serving.line("was unplugged");
+    let set = ["--json", "ctl", name.as_str(), "control", "brightness", "5"];
+    let run = serving.folder.join("run");
+    wait_for("another value", || {
+        camlease(&set).env("CAMLEASE_RUNTIME_DIR", &run).output().unwrap().status.success().then_some(())
+    });
+    serving.line("was unplugged");
+    wait_for("its value again", || (brightness(&serving, &name) == 77).then_some(()));
+    serving.stop();
+}
+
+#[test]
+fn a_camera_that_is_left_alone_is_tried_at_once_when_the_file_is_read_again() {
+    let rules = "failures = 1\npause = \"1h\"\n";
+    let mut serving = Serving::start("reload-pause", &(one(&camera("reload-pause"), "") + rules));
+    let pid = serving.served("front");
+    signal(pid, Signal::SIGKILL);
+    serving.line("left alone for");
+    serving.signal(Signal::SIGHUP);
+    assert_ne!(serving.served("front"), pid);
     serving.stop();
 }
 

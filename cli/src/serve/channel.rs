@@ -22,14 +22,16 @@ pub enum Order {
     Serve { camera: Box<Camera>, supervision: Supervision },
     /// Goes on with other controls, preview and recording.
     Change { camera: Box<Camera> },
+    /// Goes on by other rules.
+    Rules { supervision: Supervision },
 }
 
 /// From the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum News {
-    /// All was well so many milliseconds ago.
-    Beat { age_ms: u64, state: State },
-    /// It ends because somebody told it to.
+    /// All was well so many milliseconds ago. It goes by the rules that it was sent as often.
+    Beat { age_ms: u64, state: State, rules: u64 },
+    /// It is about to end because somebody told it to.
     Quit,
 }
 

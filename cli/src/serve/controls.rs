@@ -1,8 +1,12 @@
-//! Controls by the names that drivers give them, or by their numbers.
+//! Controls by the names that drivers give them, or by their numbers; and that a camera which comes back has them again.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use camlease::{Camera, Control, Error, Kind};
 
 use super::config::Setting;
+use super::journal::{Level, say};
 
 /// Sets them all, as far as that can be done; what could not.
 pub fn set(camera: &Camera, settings: &[Setting]) -> Vec<Error> {
@@ -18,6 +22,67 @@ pub fn set(camera: &Camera, settings: &[Setting]) -> Vec<Error> {
         camera.set_control(control.id, setting.value).map_err(|error| error.context(format_args!("{}", control.name)))
     };
     settings.iter().filter_map(|setting| set(setting).err()).collect()
+}
+
+/// Sets the controls again of a camera that comes back: what was plugged in again, or somebody else's meanwhile, has other
+/// values. By a thread of its own, as all that asks the camera waits where its driver hangs.
+pub struct Kept(Arc<Shared>);
+
+struct Shared {
+    wanted: Mutex<Wanted>,
+    told: Condvar,
+}
+
+struct Wanted {
+    settings: Vec<Setting>,
+    look: bool,
+}
+
+impl Kept {
+    pub fn begin(name: &str, camera: Arc<Camera>, settings: &[Setting]) -> io::Result<Kept> {
+        let wanted = Mutex::new(Wanted { settings: settings.to_vec(), look: false });
+        let shared = Arc::new(Shared { wanted, told: Condvar::new() });
+        let (own, name, returns) = (shared.clone(), name.to_owned(), camera.stats().reconnects);
+        let thread = std::thread::Builder::new().name("camlease-control".into());
+        thread.spawn(move || own.keep(&name, &camera, returns))?;
+        Ok(Kept(shared))
+    }
+
+    /// Has it looked whether the camera was away.
+    pub fn look(&self) {
+        self.0.wanted().look = true;
+        self.0.told.notify_one();
+    }
+
+    pub fn change(&self, settings: &[Setting]) {
+        self.0.wanted().settings = settings.to_vec();
+    }
+}
+
+impl Shared {
+    fn keep(&self, name: &str, camera: &Camera, mut returns: u64) {
+        let mut set_last: Option<Vec<Setting>> = None;
+        loop {
+            let waited = self.told.wait_while(self.wanted(), |wanted| !wanted.look);
+            let mut wanted = waited.unwrap_or_else(PoisonError::into_inner);
+            wanted.look = false;
+            let settings = wanted.settings.clone();
+            drop(wanted);
+            let returned = camera.stats().reconnects;
+            let is_back = std::mem::replace(&mut returns, returned) != returned;
+            // Others may have been configured and set while the former ones were set here.
+            if is_back || set_last.as_ref().is_some_and(|last| *last != settings) {
+                for failure in set(camera, &settings) {
+                    say(Level::Warning, name, failure);
+                }
+                set_last = Some(settings);
+            }
+        }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A control by its number, decimal or with 0x, or by its name, whatever is written between its words.

@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_secs(2);
 
 pub struct Opening {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<camlease::Result<Camera>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -24,19 +24,21 @@ struct Shared {
     /// When the current try began.
     step: Mutex<Instant>,
     waits: AtomicBool,
+    /// There before whoever waits for it is woken.
+    opened: Mutex<Option<camlease::Result<Camera>>>,
 }
 
 impl Opening {
     /// `wake` is armed when it has come to an end.
     pub fn begin(camera: &config::Camera, wake: EventFd) -> camlease::Result<Opening> {
         let cancel = Event::new().map_err(|error| Error::system("creating an event", error))?;
-        let shared = Shared { cancel, step: Mutex::new(Instant::now()), waits: AtomicBool::new(false) };
-        let shared = Arc::new(shared);
+        let (step, waits, opened) = (Mutex::new(Instant::now()), AtomicBool::new(false), Mutex::new(None));
+        let shared = Arc::new(Shared { cancel, step, waits, opened });
         let (own, camera) = (shared.clone(), camera.clone());
         let thread = std::thread::Builder::new().name("camlease-open".into()).spawn(move || {
             let opened = own.open(&camera);
+            *own.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
             let _ = wake.write(1);
-            opened
         });
         let thread = thread.map_err(|error| Error::system("starting a thread", error))?;
         Ok(Opening { shared, thread: Some(thread) })
@@ -44,8 +46,11 @@ impl Opening {
 
     /// What came of it, once that is known.
     pub fn result(&mut self) -> Option<camlease::Result<Camera>> {
-        let thread = self.thread.take_if(|thread| thread.is_finished())?;
-        Some(thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Internal, "opening it panicked"))))
+        let has_ended = self.thread.as_ref()?.is_finished();
+        let opened = self.shared.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let opened = opened.or_else(|| has_ended.then(|| Err(Error::new(Kind::Internal, "opening it panicked"))))?;
+        let _ = self.thread.take()?.join();
+        Some(opened)
     }
 
     /// How long ago it was certain that no driver hangs.
@@ -91,6 +96,28 @@ impl Shared {
                 Err(error) if matches!(error.kind(), Kind::Busy | Kind::NotFound | Kind::Timeout) => {}
                 opened => return opened,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals::wait;
+    use nix::sys::eventfd::EfdFlags;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn whoever_is_woken_has_the_camera_at_once() {
+        let text = format!("[camera.a]\nuri = \"virtual:opening-{}\"\n", std::process::id());
+        let camera = config::parse(&text, "c").unwrap().cameras.remove(0);
+        for _ in 0..50 {
+            let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
+            // SAFETY: it is an eventfd's descriptor, a new one.
+            let wake = unsafe { EventFd::from_owned_fd(event.as_fd().try_clone_to_owned().unwrap()) };
+            let mut opening = Opening::begin(&camera, wake).unwrap();
+            assert!(wait([event.as_fd()], Some(Duration::from_secs(30)))[0]);
+            opening.result().expect("its result").unwrap().close();
         }
     }
 }

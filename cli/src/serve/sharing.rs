@@ -68,19 +68,16 @@ impl Commands for AtTheDesk {
     }
 }
 
-/// How a shared camera fares, how long ago that was certain, and why it gives no frames.
-pub fn look(camera: &Camera) -> (State, Duration, Option<String>) {
-    match camera.share_info() {
-        Some(info) => {
-            let state = match (&info.trouble, info.streaming) {
-                (Some(_), _) => State::Troubled,
-                (None, true) => State::Streaming,
-                (None, false) => State::Idle,
-            };
-            (state, info.pulse, info.trouble)
-        }
-        None => (State::Troubled, Duration::ZERO, Some("it is not shared any more".to_owned())),
-    }
+/// How a shared camera fares, how long ago that was certain, and why it gives no frames. `None` where it is not shared any
+/// more.
+pub fn look(camera: &Camera) -> Option<(State, Duration, Option<String>)> {
+    let info = camera.share_info()?;
+    let state = match (&info.trouble, info.streaming) {
+        (Some(_), _) => State::Troubled,
+        (None, true) => State::Streaming,
+        (None, false) => State::Idle,
+    };
+    Some((state, info.pulse, info.trouble))
 }
 
 /// Readers see that it is gone; its stream ends.

@@ -73,6 +73,8 @@ enum Then {
     /// With what is configured by then.
     Start,
     Fail,
+    /// Somebody told it to end, and it may be slow to do so.
+    Quit,
     Nothing,
 }
 
@@ -83,8 +85,12 @@ struct Worker {
     /// When all was well for the last time; before its first word, as much later as it may take to speak.
     well: Instant,
     has_spoken: bool,
+    /// How long it may be silent: by the rules that it goes by itself, and not by newer ones that it has not taken yet.
+    hang_timeout: Duration,
+    /// How often it was sent other rules, and how often it had taken them.
+    rules_sent: u64,
+    rules_taken: u64,
     state: State,
-    quits: bool,
 }
 
 pub fn run(path: &Path, config: Config, json: bool) -> Exit {
@@ -165,7 +171,7 @@ impl Supervisor {
             // Who was stopped itself cannot tell who hangs: all have their time anew.
             let late = due.is_some_and(|due| Instant::now() > due + self.rules.hang_timeout / 2);
             for ward in &mut self.wards {
-                ward.listen(late);
+                ward.listen(late, &self.rules);
             }
             while let Some(received) = self.signals.next() {
                 match received.signal {
@@ -181,7 +187,7 @@ impl Supervisor {
     /// When something is to be done though nothing happens.
     fn due(&self) -> Option<Instant> {
         let ward = |ward: &Ward| match &ward.life {
-            Life::Running(worker) => Some(worker.well + self.rules.hang_timeout),
+            Life::Running(worker) => Some(worker.well + worker.hang_timeout),
             Life::Ending { by, .. } => Some(*by),
             Life::Pausing { until } => Some(*until),
             Life::Quit | Life::Gone => None,
@@ -196,8 +202,8 @@ impl Supervisor {
             let ward = &mut self.wards[index];
             match &mut ward.life {
                 Life::Pausing { until } if *until <= now => self.start(index),
-                Life::Running(worker) if worker.well + self.rules.hang_timeout <= now => {
-                    let (pid, silent) = (worker.pid, shown(self.rules.hang_timeout));
+                Life::Running(worker) if worker.well + worker.hang_timeout <= now => {
+                    let (pid, silent) = (worker.pid, shown(worker.hang_timeout));
                     let message = format!("its process (pid {pid}) was not well for {silent}: killed, to be replaced");
                     say(Level::Error, &ward.camera.name, message);
                     ward.end(Signal::SIGKILL, KILL_PATIENCE, Then::Fail);
@@ -240,7 +246,7 @@ impl Supervisor {
             match waitpid(worker.pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => {}
                 Ok(status) => {
-                    self.wards[index].listen(false); // its last words
+                    self.wards[index].listen(false, &self.rules); // its last words
                     self.ended(index, Some(status));
                 }
                 // Ended by a signal that nix has no name for.
@@ -268,7 +274,7 @@ impl Supervisor {
         match then {
             Some(Then::Nothing) => say(Level::Info, name, format_args!("stopped (pid {pid})")),
             Some(Then::Start) => ward.life = Life::Pausing { until: Instant::now() },
-            None if worker.quits => {
+            Some(Then::Quit) => {
                 say(Level::Notice, name, format_args!("its process (pid {pid}) was told to quit"));
                 ward.life = Life::Quit;
             }
@@ -336,7 +342,10 @@ impl Supervisor {
     }
 
     fn apply(&mut self, config: Config) {
-        self.rules = config.supervision;
+        if self.rules != config.supervision {
+            self.rules = config.supervision;
+            self.wards.iter_mut().for_each(|ward| ward.pass_on(&self.rules));
+        }
         for ward in &mut self.wards {
             if !config.cameras.iter().any(|camera| camera.name == ward.camera.name) {
                 say(Level::Info, &ward.camera.name, "not in the file any more: stopped");
@@ -366,9 +375,9 @@ impl Supervisor {
         let in_passing = ward.camera.differs_in_passing(&camera);
         ward.camera = camera;
         let name = &ward.camera.name;
-        match &ward.life {
-            // What it was started with is what stands in the file by then.
-            Life::Pausing { .. } if !is_same => {
+        match &mut ward.life {
+            // Whoever reloads may have mended what it failed by.
+            Life::Pausing { .. } => {
                 ward.pacing = Pacing::default();
                 ward.life = Life::Pausing { until: Instant::now() };
             }
@@ -384,8 +393,9 @@ impl Supervisor {
                     ward.end(Signal::SIGTERM, self.rules.stop_grace, Then::Start);
                 }
             }
-            Life::Ending { then: Then::Fail | Then::Start, .. } | Life::Running(_) | Life::Pausing { .. } => {}
-            Life::Ending { .. } | Life::Gone => {}
+            Life::Ending { then, .. } if *then == Then::Quit => *then = Then::Start,
+            // What it is started with is what stands in the file by then.
+            Life::Ending { .. } | Life::Running(_) | Life::Gone => {}
         }
     }
 
@@ -405,22 +415,55 @@ impl Supervisor {
 
 impl Ward {
     /// Takes what the worker has to say.
-    fn listen(&mut self, late: bool) {
+    fn listen(&mut self, late: bool, rules: &Supervision) {
         let (Life::Running(worker) | Life::Ending { worker, .. }) = &mut self.life else { return };
         if late {
             worker.well = worker.well.max(Instant::now());
         }
+        let mut quits = false;
         while let Next::Message(news) = worker.channel.receive() {
             match news {
-                News::Beat { age_ms, state } => {
+                News::Beat { age_ms, state, rules: taken } => {
                     let at = Instant::now().checked_sub(Duration::from_millis(age_ms)).unwrap_or(worker.begun);
                     worker.well = if worker.has_spoken { worker.well.max(at) } else { at };
                     worker.has_spoken = true;
                     worker.state = state;
+                    if std::mem::replace(&mut worker.rules_taken, taken) != taken && taken == worker.rules_sent {
+                        worker.hang_timeout = rules.hang_timeout;
+                        worker.well = worker.well.max(Instant::now());
+                    }
                 }
-                News::Quit => worker.quits = true,
+                News::Quit => quits = true,
             }
         }
+        match &mut self.life {
+            // It ends by itself, if its driver and its disk let it.
+            Life::Running(_) if quits => self.expect_the_end(rules.stop_grace, Then::Quit),
+            Life::Ending { then, .. } if quits && *then == Then::Fail => *then = Then::Quit,
+            _ => {}
+        }
+    }
+
+    /// Other rules than those that it was started with.
+    fn pass_on(&mut self, rules: &Supervision) {
+        let Life::Running(worker) = &mut self.life else { return };
+        match worker.channel.send(&Order::Rules { supervision: rules.clone() }) {
+            Ok(()) => {
+                worker.rules_sent += 1;
+                worker.hang_timeout = worker.hang_timeout.max(rules.hang_timeout);
+            }
+            Err(_) => {
+                say(Level::Info, &self.camera.name, "it does not take other rules: its process is started anew");
+                self.end(Signal::SIGTERM, rules.stop_grace, Then::Start);
+            }
+        }
+    }
+
+    fn expect_the_end(&mut self, grace: Duration, then: Then) {
+        self.life = match std::mem::replace(&mut self.life, Life::Gone) {
+            Life::Running(worker) => Life::Ending { worker, by: Instant::now() + grace, killed: false, then },
+            other => other,
+        };
     }
 
     fn end(&mut self, signal: Signal, grace: Duration, then: Then) {
@@ -487,6 +530,15 @@ fn start(camera: &Camera, rules: &Supervision, json: bool, mask: SigSet) -> std:
     }
     let now = Instant::now();
     let pid = Pid::from_raw(child.id() as i32);
-    let (well, has_spoken) = (now + START_PATIENCE, false);
-    Ok(Worker { pid, channel, begun: now, well, has_spoken, state: State::Starting, quits: false })
+    Ok(Worker {
+        pid,
+        channel,
+        begun: now,
+        well: now + START_PATIENCE,
+        has_spoken: false,
+        hang_timeout: rules.hang_timeout,
+        rules_sent: 0,
+        rules_taken: 0,
+        state: State::Starting,
+    })
 }

@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use camlease::Camera;
+use camlease::{Camera, Error, Kind};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 
 use super::channel::{self, Channel, News, Next, Order, State};
 use super::config::{self, Supervision};
-use super::controls;
+use super::controls::{self, Kept};
 use super::desk::Desk;
 use super::journal::{self, Level, say};
 use super::last_resort::LastResort;
@@ -28,6 +28,8 @@ struct Worker {
     wake: EventFd,
     config: config::Camera,
     rules: Supervision,
+    /// How often other ones came.
+    rules_taken: u64,
     desk: Arc<Desk>,
     last_resort: LastResort,
     told_trouble: Option<String>,
@@ -38,7 +40,7 @@ enum End {
     /// It was told to, or nobody is left to tell it anything.
     Told,
     Quit,
-    Failed(camlease::Error),
+    Failed(Error),
 }
 
 pub fn run(name: &str, channel: RawFd) -> Exit {
@@ -68,8 +70,8 @@ fn begin(name: &str, channel: RawFd) -> std::io::Result<Option<Worker>> {
     };
     let desk = Arc::new(Desk::new(clone(&wake)?, &camera)?);
     let last_resort = LastResort::new()?;
-    let (config, rules, told_trouble) = (*camera, supervision, None);
-    Ok(Some(Worker { channel, signals, wake, config, rules, desk, last_resort, told_trouble }))
+    let (config, rules, rules_taken, told_trouble) = (*camera, supervision, 0, None);
+    Ok(Some(Worker { channel, signals, wake, config, rules, rules_taken, desk, last_resort, told_trouble }))
 }
 
 fn clone(event: &EventFd) -> std::io::Result<EventFd> {
@@ -82,8 +84,13 @@ impl Worker {
         let name = self.config.name.clone();
         let end = match self.open() {
             Ok(camera) => {
+                let camera = Arc::new(camera);
                 let end = self.serve(&camera);
                 self.limit_the_end();
+                if matches!(end, End::Quit) {
+                    // Before what may hang: killed in that, it has quit all the same.
+                    let _ = self.channel.send(&News::Quit);
+                }
                 // The camera is let go in order on a disk that hangs, too.
                 self.desk.end(self.rules.stop_grace / 2);
                 sharing::end(&camera);
@@ -93,11 +100,7 @@ impl Worker {
             Err(end) => end,
         };
         match end {
-            End::Told => Exit::OK,
-            End::Quit => {
-                let _ = self.channel.send(&News::Quit);
-                Exit::OK
-            }
+            End::Told | End::Quit => Exit::OK,
             End::Failed(error) => {
                 say(Level::Error, &name, &error);
                 Exit::of(error.kind())
@@ -106,7 +109,7 @@ impl Worker {
     }
 
     fn open(&mut self) -> Result<Camera, End> {
-        let wake = clone(&self.wake).map_err(|error| End::Failed(camlease::Error::system("an event", error)))?;
+        let wake = clone(&self.wake).map_err(|error| End::Failed(Error::system("an event", error)))?;
         let mut opening = Opening::begin(&self.config, wake).map_err(End::Failed)?;
         loop {
             if let Some(opened) = opening.result() {
@@ -125,7 +128,12 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, camera: &Camera) -> End {
+    fn serve(&mut self, camera: &Arc<Camera>) -> End {
+        let kept = Kept::begin(&self.config.name, camera.clone(), &self.config.controls);
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(error) => return End::Failed(Error::system("starting a thread", error)),
+        };
         self.set_controls(camera);
         if let Err(error) = sharing::share(camera, &self.config, self.desk.clone()) {
             return End::Failed(error);
@@ -133,14 +141,19 @@ impl Worker {
         say(Level::Info, &self.config.name, format_args!("{} is served", camera.identity().uri));
         self.desk.begin();
         loop {
-            let (state, age, trouble) = sharing::look(camera);
+            let Some((state, age, trouble)) = sharing::look(camera) else {
+                let message = format!("{}: it is not shared any more", self.config.name);
+                return End::Failed(Error::new(Kind::Disconnected, message));
+            };
             self.tell_trouble(trouble);
+            kept.look();
             self.desk.look();
             self.beat(state, age);
             let end = self.rest(|worker, changed| {
                 let controls_changed = worker.config.controls != changed.controls;
                 worker.config = changed;
                 if controls_changed {
+                    kept.change(&worker.config.controls);
                     worker.set_controls(camera);
                 }
                 worker.desk.change(&worker.config);
@@ -173,7 +186,7 @@ impl Worker {
         // Later than the supervisor would.
         self.last_resort.is_due_in(self.rules.hang_timeout * 2 + self.rules.stop_grace);
         // A supervisor that does not read now has its beats still before it.
-        let _ = self.channel.send(&News::Beat { age_ms: age.as_millis() as u64, state });
+        let _ = self.channel.send(&News::Beat { age_ms: age.as_millis() as u64, state, rules: self.rules_taken });
     }
 
     /// Waits for the time of the next heartbeat, or for something to do; the end, where that is it.
@@ -191,6 +204,10 @@ impl Worker {
                     return Some(End::Told);
                 }
                 Next::Message(Order::Change { camera }) => change(self, *camera),
+                Next::Message(Order::Rules { supervision }) => {
+                    self.rules = supervision;
+                    self.rules_taken += 1;
+                }
                 Next::Message(Order::Serve { .. }) => {}
             }
         }

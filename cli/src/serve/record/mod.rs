@@ -198,17 +198,17 @@ impl Recorder {
 
     /// Whether files are written, or may be.
     pub fn is_on(&self) -> bool {
-        !self.shared.progress().is_written
+        self.shared.progress().is_on()
     }
 
     pub fn status(&self) -> Map<String, Value> {
         let progress = self.shared.progress();
         let Progress { frames, bytes, seconds, thinned, damaged, missed, reason, .. } = *progress;
         // What it waits for is no failure of one that has ended.
-        let trouble = progress.trouble.as_ref().filter(|_| !progress.is_written);
+        let trouble = progress.trouble.as_ref().filter(|_| progress.is_on());
         let error = progress.error.as_ref().or(trouble);
         let status = json!({
-            "on": !progress.is_written, "file": progress.file.to_string_lossy(), "frames": frames, "bytes": bytes,
+            "on": progress.is_on(), "file": progress.file.to_string_lossy(), "frames": frames, "bytes": bytes,
             "seconds": seconds, "thinned": thinned, "damaged": damaged, "missed": missed, "error": error, "ended": reason,
         });
         match status {
@@ -221,6 +221,13 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+impl Progress {
+    /// One whose disk was given up is over, whatever its disk does yet.
+    fn is_on(&self) -> bool {
+        !self.is_written && !self.is_given_up
     }
 }
 
