@@ -32,7 +32,7 @@ pub fn source<'a>(uri: &str, options: &OpenOptions<'a>) -> Result<Box<dyn Source
     let camera = Wanted { uri, priority: options.priority };
     let patience = options.timeout.map_or(policy::SHARE_SPAWN, |timeout| timeout.min(policy::SHARE_SPAWN));
     let patience = patience.max(policy::SHARE_SPAWN_LEAST);
-    Ok(Box::new(Sharing { itself, camera, reader, monitor, patience, cancel: options.cancel }))
+    Ok(Box::new(Sharing { itself, camera, reader, monitor, patience, cancel: options.cancel, until: None }))
 }
 
 /// A camera process does not stay in this one's folder.
@@ -56,6 +56,8 @@ struct Sharing<'a> {
     /// How long a process may take that is to share it.
     patience: Duration,
     cancel: Option<&'a Event>,
+    /// Until when there will be attempts.
+    until: Option<Instant>,
 }
 
 impl Sharing<'_> {
@@ -79,6 +81,7 @@ impl Sharing<'_> {
         // One that somebody shares by a name of his own is that one's affair.
         let served_by = (!self.monitor && name == self.own_name()).then(|| self.camera.clone());
         let mut shared = Shared::named(name).for_reader(&self.reader, self.monitor).served_by(served_by);
+        shared.will_wait(self.until, self.cancel)?;
         shared.acquire().map_err(|error| match error.kind() {
             // It has let go, or will in a moment.
             Kind::NotFound | Kind::Disconnected => Error::new(Kind::Busy, error.message()),
@@ -114,6 +117,11 @@ impl Sharing<'_> {
 }
 
 impl Source for Sharing<'_> {
+    fn will_wait(&mut self, until: Option<Instant>, cancel: Option<&Event>) -> Result<()> {
+        self.until = until;
+        self.itself.will_wait(until, cancel)
+    }
+
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
         match self.name() {
             Some(name) => self.attach(&name),

@@ -1513,7 +1513,7 @@ static const struct {
     { op_fd, 50 },         { op_info, 80 },       { op_stats, 80 },    { op_control, 80 }, { op_frame_info, 150 },
     { op_release, 250 },   { op_list_new, 40 },   { op_list_use, 150 }, { op_list_free, 40 }, { op_cancel, 60 },
     { op_null_out, 5 },    { op_library, 20 },    { op_reset, 15 },    { op_regain, 30 }, { op_evict, 3 },
-    { op_signals, 2 },     { op_open_held, 30 },  { op_share, 10 },
+    { op_signals, 2 },     { op_open_held, 30 },  { op_share, 3 },
 };
 
 static void step(void)
