@@ -199,7 +199,7 @@ fn a_process_that_does_not_answer_is_not_waited_for_without_end() {
 #[test]
 fn who_may_not_command_is_told_so() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can be another user");
+        support::skipped("who_may_not_command_is_told_so: only root can be another user");
         return;
     }
     let (mut serving, [one, other]) = two("ctl-others", "readers = \"everyone\"\ncommanders = \"owner\"");
