@@ -57,6 +57,9 @@ fn what_is_shared_is_listed_and_told() {
     reader.next_frame(Some(PATIENCE)).unwrap();
     let shown = words(&[&format!("shared:{one}")]);
     assert!(shown.starts_with(&format!("{one}  streams 640x480 YUYV at 30 fps\n")), "{shown}");
+    let frames = shown.lines().find(|line| line.contains(" frames, ")).unwrap();
+    assert!(frames.contains(" lent and ") && frames.ends_with(" without room for them"), "{shown}");
+    assert!(["lent:", "copied:"].iter().all(|key| !shown.contains(key)), "it is told in words: {shown}");
     let own = std::process::id();
     assert!(shown.contains(&format!("read by ctl-reader (pid {own}, user ")), "{shown}");
     let status = reply(&[&one]);
@@ -199,7 +202,7 @@ fn a_process_that_does_not_answer_is_not_waited_for_without_end() {
 #[test]
 fn who_may_not_command_is_told_so() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can be another user");
+        support::skipped("who_may_not_command_is_told_so: only root can be another user");
         return;
     }
     let (mut serving, [one, other]) = two("ctl-others", "readers = \"everyone\"\ncommanders = \"owner\"");

@@ -204,7 +204,7 @@ fn agrees_with_a_player(file: &Path, frames: usize) {
     let mut ffprobe = Command::new("ffprobe");
     ffprobe.args(["-v", "error", "-count_frames", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"]);
     let Ok(output) = ffprobe.arg(file).output() else {
-        eprintln!("SKIPPED: ffprobe is missing");
+        support::skipped("ffprobe is missing");
         return;
     };
     let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -475,7 +475,7 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     };
     match Small::over(serving.folder.join("films")) {
         Some(_small) => ends("the disk is full"),
-        None => eprintln!("SKIPPED: mount needs root"),
+        None => support::skipped("mount needs root"),
     }
     let most = libc::rlimit { rlim_cur: 512 << 10, rlim_max: libc::RLIM_INFINITY };
     let limit = |limit: &libc::rlimit| {
@@ -616,4 +616,22 @@ min_free = 0
     assert!(again["on"] == true && again["file"] != stuck, "{again}");
     assert_eq!(serving.worker(), worker, "it was well all the time");
     serving.stop();
+}
+
+#[test]
+fn a_supervisor_that_is_killed_leaves_a_whole_recording_and_nothing_else() {
+    let mut serving = Serving::start("orphan", "width=320&height=240&fps=30", RECORDING, |_| ());
+    let worker = serving.worker();
+    serving.ok(json!({"do": "record", "on": true}));
+    let status = serving.records(1.0);
+    serving.child.kill().unwrap();
+    end_of(&mut serving.child);
+    wait_for("the end of the camera's process", || (!lives(worker)).then_some(()));
+    let left: Vec<_> = fs::read_dir(serving.folder.join("films")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let file = PathBuf::from(status["file"].as_str().unwrap());
+    assert!(left.len() == 1 && left[0] == file, "{left:?}");
+    let film = film(&file);
+    assert!(film.times.len() as u64 >= status["frames"].as_u64().unwrap() && film.times.len() >= 30, "{status}");
+    agrees_with_a_player(&file, film.times.len());
+    assert!(camlease::shares().iter().all(|served| served.name != serving.name));
 }

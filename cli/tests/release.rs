@@ -97,7 +97,7 @@ fn whoever_started_the_command_is_not_ended_by_it() {
         env!("CARGO_BIN_EXE_camlease")
     );
     let Ok(output) = std::process::Command::new("python3").args(["-c", &script]).output() else {
-        println!("SKIPPED: a holder that is the caller: python3 is not installed");
+        support::skipped("a holder that is the caller: python3 is not installed");
         return;
     };
     let (code, out, err) = support::told(output);

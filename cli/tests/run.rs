@@ -334,7 +334,7 @@ fn an_ignored_sigchld_is_not_inherited() {
     );
     let mut command = std::process::Command::new("python3");
     let Ok(mut child) = command.args(["-c", &script]).stderr(Stdio::null()).spawn() else {
-        println!("SKIPPED: an ignored SIGCHLD: python3 is not installed");
+        support::skipped("an ignored SIGCHLD: python3 is not installed");
         return;
     };
     let status = support::end_of(&mut child);

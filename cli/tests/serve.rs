@@ -5,8 +5,10 @@ mod serving;
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Stdio;
@@ -344,6 +346,37 @@ fn lines_for_the_journal_have_their_level() {
     serving.line("<6>front: ");
     serving.stop();
     assert!(serving.log.lock().unwrap().iter().all(|line| line.starts_with('<')));
+}
+
+#[test]
+fn whoever_does_not_read_the_log_keeps_no_camera_waiting() {
+    let folder = folder("unread-log");
+    let run = folder.join("run");
+    fs::DirBuilder::new().mode(0o700).create(&run).unwrap();
+    fs::write(folder.join("cameras.toml"), one(&camera("unread-log"), "")).unwrap();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    // SAFETY: a number only, about a pipe of this test's.
+    let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    writer.write_all(&vec![b'x'; size as usize]).unwrap();
+    let mut command = camlease(&["serve", "--config", folder.join("cameras.toml").to_str().unwrap()]);
+    command.env("CAMLEASE_RUNTIME_DIR", &run).env_remove("JOURNAL_STREAM").stdout(Stdio::null()).stderr(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command); // and with it the pipe's end
+    wait_for("the camera to be served", || {
+        let mut asked = camlease(&["ctl", "front"]);
+        asked.env("CAMLEASE_RUNTIME_DIR", &run).output().unwrap().status.success().then_some(())
+    });
+    // Full for all that was said until now.
+    let mut full = vec![0; size as usize];
+    reader.read_exact(&mut full).unwrap();
+    assert!(full.iter().all(|byte| *byte == b'x'));
+    signal(child.id() as i32, Signal::SIGHUP);
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    let first = lines.next().unwrap();
+    assert!(first.starts_with("supervisor: ") && first.ends_with(" lines were left out: nobody read"), "{first}");
+    assert_eq!(lines.next().unwrap(), "supervisor: the file was read again");
+    signal(child.id() as i32, Signal::SIGTERM);
+    assert_eq!(end_of(&mut child).code(), Some(0));
 }
 
 #[test]

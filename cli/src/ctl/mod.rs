@@ -19,7 +19,7 @@ pub const JSON: &str = r#"Without a name: what is shared on this machine. With a
 
 JSON without a name: {"shares": [{"name", "pid", "uid", "streaming"}]}
 Else it is the camera process's answer as it came, {"camlease": 1, "id", "ok": true, ...}:
-  status      "name", "uri", "camera", "pid", "streaming", "format": {"width", "height", "fourcc", "fps": [30, 1], "stride", ...} or null, "published", "dropped", "generation", "controller": {"pid", "name", "priority"} or null, "readers": [{"pid", "uid", "name", "mode", "hold", "held", "lag", "taken", "lost", "since_ms"}], "trouble": {"status", "message", ...} or null, "stopped", "pulse_ms", "preview", "recording"
+  status      "name", "uri", "camera", "pid", "streaming", "format": {"width", "height", "fourcc", "fps": [30, 1], "stride", ...} or null, "published", "dropped", "copied", "lent", "generation", "controller": {"pid", "name", "priority"} or null, "readers": [{"pid", "uid", "name", "mode", "hold", "held", "lag", "taken", "lost", "since_ms"}], "trouble": {"status", "message", ...} or null, "stopped", "pulse_ms", "preview", "recording"
   formats     "formats": [{"fourcc", "description", "compressed", "width": [least, most, step], "height": [...], "slowest": [1, 1], "fastest": [30, 1]}]
   controls    "controls": [{"id", "name", "kind", "minimum", "maximum", "step", "default", "value", "readable", "writable", "active", "menu": [[0, "Manual"]]}]
   control     "control": its number, "name", "value"
@@ -98,7 +98,8 @@ enum Verb {
         /// Its name in the camera's recording folder; one of name and time where it is left out
         file: Option<String>,
     },
-    /// Have the camera's process end; a supervisor starts it again only when it reads its file anew (SIGHUP)
+    /// Have the camera's process end; a supervisor starts it again only when it reads its file anew (SIGHUP), and ends itself
+    /// with the last camera
     #[command(override_usage = "camlease ctl NAME quit")]
     Quit,
     /// Be the only one who may command the camera, for as long as this runs (Ctrl+C ends it); frames go on for all

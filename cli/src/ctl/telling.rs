@@ -12,7 +12,7 @@ use crate::output::{Output, Paint};
 const FRAME: [&str; 3] = ["camlease", "id", "ok"];
 
 /// The keys of a status that have words of their own.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 21] = [
     "camlease",
     "id",
     "ok",
@@ -24,6 +24,8 @@ const KNOWN: [&str; 19] = [
     "format",
     "published",
     "dropped",
+    "copied",
+    "lent",
     "generation",
     "controller",
     "readers",
@@ -52,7 +54,8 @@ pub fn status(reply: &Map, output: &Output) {
         line(output.paint(Paint::Bad, message));
     }
     if get("published") != 0 {
-        line(format!("{} frames, {} without room for them", get("published"), get("dropped")));
+        let [all, lent, copied, dropped] = ["published", "lent", "copied", "dropped"].map(get);
+        line(format!("{all} frames, {lent} lent and {copied} copied; {dropped} without room for them"));
     }
     if let Some(controller) = controller(get("controller")) {
         line(format!("controlled by {controller}"));

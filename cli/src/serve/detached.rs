@@ -1,7 +1,7 @@
 //! The camera process that the library starts for a program that opens a camera as a shared one: it opens it, says how that
 //! went, and shares it until its last user has gone.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::exit;
@@ -161,8 +161,23 @@ fn close_others(kept: RawFd) -> io::Result<()> {
         // By its number: older C libraries have no such call.
         // SAFETY: three numbers; nothing is open yet that this program opened itself.
         if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                // Before Linux 5.9, or forbidden by a filter that does not know it.
+                Some(libc::ENOSYS | libc::EPERM) => close_one_by_one(kept),
+                _ => Err(error),
+            };
         }
+    }
+    Ok(())
+}
+
+fn close_one_by_one(kept: u32) -> io::Result<()> {
+    let number = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().to_str()?.parse().ok());
+    let open: Vec<Option<u32>> = fs::read_dir("/proc/self/fd")?.map(number).collect::<io::Result<_>>()?;
+    for number in open.into_iter().flatten().filter(|number| *number > 2 && *number != kept) {
+        // SAFETY: nothing is open yet that this program opened itself; the folder's own is closed already, which is told.
+        unsafe { libc::close(number as RawFd) };
     }
     Ok(())
 }
@@ -306,6 +321,29 @@ fn until_nobody_uses_it(
         };
         if lonely.is_some_and(|(since, patience)| since.elapsed() >= patience) {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    #[test]
+    fn all_but_one_are_closed_where_the_kernel_has_no_call_for_it() {
+        let open: Vec<File> = (0..5).map(|_| File::open("/dev/null").unwrap()).collect();
+        let is_open = |file: &File| fcntl(file, FcntlArg::F_GETFD).is_ok();
+        // SAFETY: the child closes, looks and ends.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
+            ForkResult::Child => {
+                let closed = close_one_by_one(open[2].as_raw_fd() as u32);
+                let left: Vec<bool> = open.iter().map(is_open).collect();
+                let is_well = closed.is_ok() && left == [false, false, true, false, false];
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(i32::from(!is_well)) }
+            }
         }
     }
 }

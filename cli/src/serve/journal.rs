@@ -2,9 +2,12 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::linux::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::output::harmless;
@@ -56,7 +59,31 @@ fn is_journal() -> bool {
     named.is_some() && named == own
 }
 
+/// Lines that were left out since the last one that was not.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// Waits for nobody: where standard error is not read, lines are left out, and counted.
 pub fn say(level: Level, camera: &str, message: impl Display) {
+    let mut text = line(level, camera, message);
+    let stderr = std::io::stderr();
+    let mut stderr = stderr.lock();
+    // That it does not wait cannot be made a property of it: whoever else has the same terminal or pipe would have that, too.
+    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut polled, PollTimeout::ZERO) == Ok(0) {
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    match LEFT_OUT.swap(0, Ordering::Relaxed) {
+        0 => {}
+        count => {
+            text.insert_str(0, &line(Level::Warning, camera, format_args!("{count} lines were left out: nobody read")))
+        }
+    }
+    // In one piece: several processes write here.
+    let _ = stderr.write_all(text.as_bytes());
+}
+
+fn line(level: Level, camera: &str, message: impl Display) -> String {
     let message = harmless(message.to_string().trim_end(), false);
     let line = match SHAPE.get() {
         Some(Shape::Json) => {
@@ -71,8 +98,7 @@ pub fn say(level: Level, camera: &str, message: impl Display) {
         Some(Shape::Journal) => format!("<{}>{camera}: {message}", level as u8),
         _ => format!("{camera}: {message}"),
     };
-    // In one piece: several processes write here.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    line + "\n"
 }
 
 /// What the library has to say is said of this camera.

@@ -31,7 +31,7 @@ use config::{Complaint, Config};
 /// For the help.
 pub const JSON: &str = r#"Programs open a served camera as shared:NAME, with NAME from its table [camera.NAME] in the file; "camlease ctl" commands it. A camera that is busy or not there is waited for. A camera's process that ends is started again, one that hangs is replaced; programs that read see a gap and no more.
 
-Signals: SIGHUP reads the file again. Controls, preview and recording are changed while the camera goes on; for any other change that one camera's process is started anew; a camera that was told to quit is served again; a file with mistakes changes nothing. SIGTERM and SIGINT stop all in order, with exit code 0; a second SIGINT does not wait.
+Signals: SIGHUP reads the file again. Controls, preview and recording are changed while the camera goes on; for any other change that one camera's process is started anew; a camera that was told to quit is served again, unless it was the last one: with that the supervisor ends, too, with exit code 0; a file with mistakes changes nothing. SIGTERM and SIGINT stop all in order, with exit code 0; a second SIGINT does not wait.
 
 Log: one line for each event on standard error, "NAME: what"; with --json {"level": "error"|"warning"|"notice"|"info", "camera", "message"}. The service manager is told of READY, RELOADING, STOPPING and WATCHDOG where it asks for that (sd_notify).
 
