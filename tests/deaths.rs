@@ -9,11 +9,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use camlease::{
-    Camera, Commands, DropPolicy, Frame, Kind, Map, OpenOptions, Publisher, ShareOptions, ShareStart, StreamRequest,
-};
+use camlease::{Camera, Commands, DropPolicy, Frame, Kind, Map, OpenOptions, ShareOptions, ShareStart, StreamRequest};
 use support::rough::Rough;
-use support::stamped::{self, Stage, belongings, eventually, format, monotonic_ns, options};
+use support::stamped::{self, Own, Stage, belongings, eventually, format, options};
 
 const SECONDS: Option<Duration> = Some(Duration::from_secs(20));
 /// How soon the end of a process is noticed, beside whatever else runs.
@@ -52,26 +50,8 @@ impl Commands for Slow {
     }
 }
 
-struct Own {
-    publisher: Publisher,
-    bytes: Vec<u8>,
-    sequence: u64,
-}
-
-impl Own {
-    fn new(stage: &Stage) -> Own {
-        stage.board.producers.fetch_max(1, SeqCst);
-        let options = ShareOptions { commands: Some(Arc::new(Slow)), ..options(&stage.name) };
-        let bytes = vec![0; stamped::BLOCK * stamped::BLOCKS[0]];
-        Own { publisher: Publisher::new(options, &format(0)).unwrap(), bytes, sequence: 0 }
-    }
-
-    fn publish(&mut self) {
-        self.sequence += 1;
-        let now = monotonic_ns();
-        stamped::stamp(&mut self.bytes, 1, self.sequence, now);
-        assert!(self.publisher.publish(&[&self.bytes], self.sequence, now, false), "there is room for a frame");
-    }
+fn slow(name: &str) -> ShareOptions {
+    ShareOptions { commands: Some(Arc::new(Slow)), ..options(name) }
 }
 
 fn open(stage: &Stage) -> Camera {
@@ -136,7 +116,8 @@ fn stay(stage: &Stage, state: &str) {
             next(&camera);
             own.holds.store(1, SeqCst); // no further frame, please
             reached();
-            let _ = camera.next_frame(None);
+            // One that was on its way is not the last.
+            while camera.next_frame(None).is_ok() {}
         }
         _ => loop {
             drop(next(&camera));
@@ -149,7 +130,7 @@ fn stay(stage: &Stage, state: &str) {
 fn a_reader_that_is_killed_leaves_nothing_in_any_state() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stage = Stage::new("deaths-reader");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, slow(&stage.name));
     let honest = open(&stage);
     honest.start(&in_order(2)).unwrap();
     let room = |stage: &Stage| {
@@ -415,7 +396,7 @@ fn reader_forks(stage: &Stage) {
 fn a_reader_forks_and_execs() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stage = Stage::new("deaths-reader-forks");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, slow(&stage.name));
     let mut reader = stage.start("reader-forks");
     let frames = &stage.board.parties[1].frames;
     let begun = Instant::now();
@@ -439,7 +420,7 @@ fn a_reader_forks_and_execs() {
 fn producer_forks(stage: &Stage) {
     let board = stage.board;
     let (had, inherited) = (things_of("self"), inherited_by_exec());
-    let mut own = Own::new(stage);
+    let mut own = Own::new(stage, slow(&stage.name));
     own.publish();
     let also = format!("{}-also", stage.name);
     let camera = Camera::open(&format!("virtual:{also}?fps=100"), OpenOptions::default()).unwrap();
@@ -499,7 +480,7 @@ fn a_producer_forks_and_execs() {
     assert_eq!(gone.kind(), Kind::Disconnected, "{gone}");
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     // The name is free, though the child lives.
-    let own = Own::new(&stage);
+    let own = Own::new(&stage, slow(&stage.name));
     // SAFETY: no pointers.
     assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0, "the child was there still");
     drop(own);

@@ -14,13 +14,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use camlease::{Camera, Kind, OpenOptions, Publisher, StreamRequest};
+use camlease::{Camera, Kind, OpenOptions, StreamRequest};
 use serde_json::json;
 use support::number;
 use support::rough::{Given, PASSED_MOST, Rough, check, words};
-use support::stamped::{
-    self, Player, Random, SLOTS, Stage, belongings, eventually, format, memory, monotonic_ns, options,
-};
+use support::stamped::{self, Own, Player, Random, SLOTS, Stage, belongings, eventually, memory, options, settled};
 
 const SECONDS: Option<Duration> = Some(Duration::from_secs(20));
 
@@ -42,28 +40,6 @@ fn plays_a_part() {
         _ => assert!(stamped::play(&stage, &part), "{part:?}"),
     }
     std::process::exit(0);
-}
-
-/// A camera whose frames this process makes, one for each time that it is asked to.
-struct Own {
-    publisher: Publisher,
-    bytes: Vec<u8>,
-    sequence: u64,
-}
-
-impl Own {
-    fn new(stage: &Stage) -> Own {
-        stage.board.producers.store(1, SeqCst);
-        let bytes = vec![0; stamped::BLOCK * stamped::BLOCKS[0]];
-        Own { publisher: Publisher::new(options(&stage.name), &format(0)).unwrap(), bytes, sequence: 0 }
-    }
-
-    fn publish(&mut self) {
-        self.sequence += 1;
-        let now = monotonic_ns();
-        stamped::stamp(&mut self.bytes, 1, self.sequence, now);
-        assert!(self.publisher.publish(&[&self.bytes], self.sequence, now, false), "there is room for a frame");
-    }
 }
 
 fn honest(stage: &Stage) -> Camera {
@@ -197,7 +173,7 @@ fn fill_by_fault(at: *mut libc::c_void, length: usize, from: *const libc::c_void
 #[test]
 fn nobody_who_reads_can_write() {
     let stage = Stage::new("hostile-memory");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, options(&stage.name));
     let reader = honest(&stage);
     let hostile = Rough::known(&stage.door(), "hostile");
     let Given { ring, page, .. } = hostile.attach(2).unwrap();
@@ -237,7 +213,7 @@ fn nobody_who_reads_can_write() {
 #[test]
 fn nobody_who_reads_can_stop_the_producer() {
     let stage = Stage::new("hostile-bell");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, options(&stage.name));
     let reader = honest(&stage);
     let hostile = Rough::known(&stage.door(), "hostile");
     let given = hostile.attach(2).unwrap();
@@ -272,7 +248,7 @@ fn nobody_who_reads_can_stop_the_producer() {
 #[test]
 fn what_is_no_message_ends_the_connection() {
     let stage = Stage::new("hostile-words");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, options(&stage.name));
     let reader = honest(&stage);
     let door = stage.door();
     let before = settled(std::process::id());
@@ -356,7 +332,7 @@ fn nonsense(random: &mut Random) -> Vec<Vec<u8>> {
 #[test]
 fn who_takes_all_leaves_enough() {
     let stage = Stage::new("hostile-greed");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, options(&stage.name));
     let door = stage.door();
     let greedy: Vec<_> = (0..2).map(|_| Rough::known(&door, "greedy")).collect();
     let given: Vec<_> = greedy.iter().map(|client| client.attach(1000).unwrap()).collect();
@@ -390,7 +366,7 @@ fn who_takes_all_leaves_enough() {
 #[test]
 fn a_crowd_keeps_nobody_out() {
     let stage = Stage::new("hostile-crowd");
-    let mut own = Own::new(&stage);
+    let mut own = Own::new(&stage, options(&stage.name));
     let crowd = stage.start("harm crowd 1");
     eventually("a crowd", || own.publisher.info().clients, |clients| *clients >= 60);
     for _ in 0..5 {
@@ -407,19 +383,6 @@ fn a_crowd_keeps_nobody_out() {
     assert!(refused["message"].as_str().unwrap().contains("connections to it already"), "{refused}");
     let error = Camera::open(&format!("shared:{}", stage.name), OpenOptions::default()).err().unwrap();
     assert_eq!(error.kind(), Kind::Budget, "{error}");
-}
-
-/// What a process has once the last who asked it something is gone.
-fn settled(pid: u32) -> stamped::Belongings {
-    let mut last = (belongings(pid), Instant::now());
-    while last.1.elapsed() < Duration::from_millis(100) {
-        std::thread::sleep(Duration::from_millis(5));
-        let now = belongings(pid);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-    }
-    last.0
 }
 
 /// Does one sort of harm to the stage's share until this process is killed.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use camlease::{Camera, OpenOptions, StreamRequest};
 use support::number;
 use support::stamped::{
-    self, Belongings, Board, PHASES, Player, Random, SLOTS, Seen, Stage, belongings, eventually, memory,
+    self, Belongings, Board, PHASES, Player, Random, SLOTS, Seen, Stage, belongings, eventually, memory, settled,
 };
 
 const KILLS: u64 = 300;
@@ -314,19 +314,6 @@ fn frames_are_whole_whoever_is_killed() {
     let served = camlease::shares().into_iter().find(|served| served.name == run.stage.name);
     assert_eq!(served, None);
     assert_eq!(run.stage.files(), Vec::<String>::new());
-}
-
-/// What a process has once the last who asked it something is gone.
-fn settled(pid: u32) -> Belongings {
-    let mut last = (belongings(pid), Instant::now());
-    while last.1.elapsed() < Duration::from_millis(100) {
-        std::thread::sleep(Duration::from_millis(5));
-        let now = belongings(pid);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-    }
-    last.0
 }
 
 #[track_caller]

@@ -712,3 +712,38 @@ fn witness(stage: &Stage, party: usize, witness: usize, mode: &str) {
         (last_ns, last_seen, account) = (now, seen, accounts);
     }
 }
+
+/// What a process has once the last who asked it something is gone.
+pub fn settled(pid: u32) -> Belongings {
+    let mut last = (belongings(pid), Instant::now());
+    while last.1.elapsed() < Duration::from_millis(100) {
+        std::thread::sleep(Duration::from_millis(5));
+        let now = belongings(pid);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    last.0
+}
+
+/// A camera whose frames this process makes, one for each time that it is asked to.
+pub struct Own {
+    pub publisher: Publisher,
+    pub bytes: Vec<u8>,
+    pub sequence: u64,
+}
+
+impl Own {
+    pub fn new(stage: &Stage, options: ShareOptions) -> Own {
+        stage.board.producers.fetch_max(1, SeqCst);
+        let bytes = vec![0; BLOCK * BLOCKS[0]];
+        Own { publisher: Publisher::new(options, &format(0)).unwrap(), bytes, sequence: 0 }
+    }
+
+    pub fn publish(&mut self) {
+        self.sequence += 1;
+        let now = monotonic_ns();
+        stamp(&mut self.bytes, 1, self.sequence, now);
+        assert!(self.publisher.publish(&[&self.bytes], self.sequence, now, false), "there is room for a frame");
+    }
+}
