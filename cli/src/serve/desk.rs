@@ -25,7 +25,7 @@ pub struct Desk {
     name: String,
     readers: Allowed,
     /// Wakes the worker's main thread.
-    wake: EventFd,
+    wake: Arc<EventFd>,
     quits: AtomicBool,
     offer: Mutex<Offer>,
     archive: Archive,
@@ -45,7 +45,7 @@ struct Offer {
 }
 
 impl Desk {
-    pub fn new(wake: EventFd, camera: &config::Camera) -> io::Result<Desk> {
+    pub fn new(wake: Arc<EventFd>, camera: &config::Camera) -> io::Result<Desk> {
         Ok(Desk {
             name: camera.name.clone(),
             readers: allowed(&camera.readers),

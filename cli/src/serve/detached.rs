@@ -220,8 +220,8 @@ fn serve(camera: config::Camera, timeout: Option<Duration>, report: &mut Report)
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|e| failed(e.into()))?;
     let mut last_resort = LastResort::new().map_err(failed)?;
     let Some(opened) = open(&camera, timeout, report, &signals, &mut last_resort)? else { return Ok(()) };
-    let own_wake = wake.as_fd().try_clone_to_owned().map(own_event).map_err(failed)?;
-    let desk = Arc::new(Desk::new(own_wake, &camera).map_err(failed)?);
+    let wake = Arc::new(wake);
+    let desk = Arc::new(Desk::new(wake.clone(), &camera).map_err(failed)?);
     let end = |opened: Camera, last_resort: &mut LastResort| {
         // Should its driver keep it.
         last_resort.is_due_in(END);
@@ -241,11 +241,6 @@ fn serve(camera: config::Camera, timeout: Option<Duration>, report: &mut Report)
     until_nobody_uses_it(&opened, &camera.name, &signals, &wake, &desk, patience);
     end(opened, &mut last_resort);
     Ok(())
-}
-
-fn own_event(fd: OwnedFd) -> EventFd {
-    // SAFETY: it is an eventfd's descriptor, a new one.
-    unsafe { EventFd::from_owned_fd(fd) }
 }
 
 /// `None` where whoever asked for the camera does not want it any more.

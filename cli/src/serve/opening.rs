@@ -30,7 +30,7 @@ struct Shared {
 
 impl Opening {
     /// `wake` is armed when it has come to an end.
-    pub fn begin(camera: &config::Camera, wake: EventFd) -> camlease::Result<Opening> {
+    pub fn begin(camera: &config::Camera, wake: Arc<EventFd>) -> camlease::Result<Opening> {
         let cancel = Event::new().map_err(|error| Error::system("creating an event", error))?;
         let (step, waits, opened) = (Mutex::new(Instant::now()), AtomicBool::new(false), Mutex::new(None));
         let shared = Arc::new(Shared { cancel, step, waits, opened });
@@ -112,11 +112,9 @@ mod tests {
         let text = format!("[camera.a]\nuri = \"virtual:opening-{}\"\n", std::process::id());
         let camera = config::parse(&text, "c").unwrap().cameras.remove(0);
         for _ in 0..50 {
-            let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
-            // SAFETY: it is an eventfd's descriptor, a new one.
-            let wake = unsafe { EventFd::from_owned_fd(event.as_fd().try_clone_to_owned().unwrap()) };
-            let mut opening = Opening::begin(&camera, wake).unwrap();
-            assert!(wait([event.as_fd()], Some(Duration::from_secs(30)))[0]);
+            let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap());
+            let mut opening = Opening::begin(&camera, wake.clone()).unwrap();
+            assert!(wait([wake.as_fd()], Some(Duration::from_secs(30)))[0]);
             opening.result().expect("its result").unwrap().close();
         }
     }

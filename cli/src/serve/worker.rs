@@ -25,7 +25,7 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 struct Worker {
     channel: Channel<News, Order>,
     signals: Signals,
-    wake: EventFd,
+    wake: Arc<EventFd>,
     config: config::Camera,
     rules: Supervision,
     /// How often other ones came.
@@ -61,22 +61,16 @@ pub fn run(name: &str, channel: RawFd) -> Exit {
 fn begin(name: &str, channel: RawFd) -> std::io::Result<Option<Worker>> {
     let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT])?;
     let channel = channel::inherited(channel)?;
-    let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-    let wake = event()?;
+    let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
     wait([channel.as_fd()], Some(ORDER_PATIENCE));
     let Next::Message(Order::Serve { camera, supervision }) = channel.receive() else {
         say(Level::Error, name, "no order came from the supervisor");
         return Ok(None);
     };
-    let desk = Arc::new(Desk::new(clone(&wake)?, &camera)?);
+    let desk = Arc::new(Desk::new(wake.clone(), &camera)?);
     let last_resort = LastResort::new()?;
     let (config, rules, rules_taken, told_trouble) = (*camera, supervision, 0, None);
     Ok(Some(Worker { channel, signals, wake, config, rules, rules_taken, desk, last_resort, told_trouble }))
-}
-
-fn clone(event: &EventFd) -> std::io::Result<EventFd> {
-    // SAFETY: it is an eventfd's descriptor, a new one.
-    Ok(unsafe { EventFd::from_owned_fd(event.as_fd().try_clone_to_owned()?) })
 }
 
 impl Worker {
@@ -109,8 +103,7 @@ impl Worker {
     }
 
     fn open(&mut self) -> Result<Camera, End> {
-        let wake = clone(&self.wake).map_err(|error| End::Failed(Error::system("an event", error)))?;
-        let mut opening = Opening::begin(&self.config, wake).map_err(End::Failed)?;
+        let mut opening = Opening::begin(&self.config, self.wake.clone()).map_err(End::Failed)?;
         loop {
             if let Some(opened) = opening.result() {
                 return opened.map_err(End::Failed);
