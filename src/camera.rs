@@ -350,15 +350,13 @@ impl Camera {
     /// Starts streaming; what the driver gave comes back.
     pub fn start(&self, request: &StreamRequest) -> Result<StreamFormat> {
         let _inside = signals::inside();
-        self.shared.is_the_hosts()?;
-        self.shared.start(request)
+        self.shared.start(request, Shared::is_the_hosts)
     }
 
     /// Stops streaming; the camera stays held. Frames that are out stay readable.
     pub fn stop(&self) -> Result<()> {
         let _inside = signals::inside();
-        self.shared.is_the_hosts()?;
-        self.shared.stop()
+        self.shared.stop(Shared::is_the_hosts)
     }
 
     /// What the stream is set to, and whether it runs; all 0 before the first start.
@@ -461,13 +459,22 @@ impl Shared {
         Ok(running)
     }
 
+    /// The same for one who may not always do so: the host of a shared camera does not wait for the thread that streams,
+    /// and one who comes while it is about to be shared does so before or not at all.
+    fn lock_stream_of(&self, may: impl Fn(&Self) -> Result<()>) -> Result<MutexGuard<'_, Running>> {
+        may(self)?;
+        let running = self.lock_stream()?;
+        may(self)?;
+        Ok(running)
+    }
+
     fn running<'a>(&self, running: &'a mut Running) -> Result<&'a mut Box<dyn Stream>> {
         running.stream.as_mut().ok_or_else(|| self.wrong_state("it does not stream").hint("start it first"))
     }
 
-    fn start(&self, request: &StreamRequest) -> Result<StreamFormat> {
+    fn start(&self, request: &StreamRequest, may: impl Fn(&Self) -> Result<()>) -> Result<StreamFormat> {
         check_request(&self.identity.uri, request)?;
-        let mut running = self.lock_stream()?;
+        let mut running = self.lock_stream_of(may)?;
         if running.stream.is_some() {
             return Err(self.wrong_state("it streams already").hint("stop it first"));
         }
@@ -482,8 +489,8 @@ impl Shared {
         Ok(running.format.clone())
     }
 
-    fn stop(&self) -> Result<()> {
-        let mut running = self.lock_stream()?;
+    fn stop(&self, may: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        let mut running = self.lock_stream_of(may)?;
         let mut stream = running.stream.take().ok_or_else(|| self.wrong_state("it does not stream"))?;
         stream.unwatch(&self.ready);
         self.send_waiters_away(None);

@@ -4,7 +4,8 @@ mod support;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use camlease::{
@@ -200,7 +201,7 @@ fn there_is_room_for_what_ten_readers_hold_also_in_the_next_format() {
         assert_eq!(held.len(), 40);
         let first = camera.share_info().unwrap().published;
         while camera.share_info().unwrap().published < first + 50 {
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
         let status = camera.command(map(json!({ "do": "status" })), Duration::from_secs(5)).unwrap();
         assert_eq!(status["dropped"], 0, "{status:?}");
@@ -215,7 +216,7 @@ struct Slow;
 impl Commands for Slow {
     fn command(&self, verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
         (verb == "nap").then(|| {
-            std::thread::sleep(Duration::from_millis(250));
+            thread::sleep(Duration::from_millis(250));
             Ok(Map::new())
         })
     }
@@ -239,7 +240,7 @@ fn a_reader_finds_back_to_a_process_that_answers_late() {
     let commands: Option<Arc<dyn Commands>> = Some(Arc::new(Slow));
     camera.share(ShareOptions { name: name.clone(), commands, ..ShareOptions::default() }).unwrap();
     let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..2 {
             // There is always somebody whom it is answering.
             scope.spawn(|| {
@@ -249,7 +250,7 @@ fn a_reader_finds_back_to_a_process_that_answers_late() {
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(500));
         let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(next_after_a_gap(&here))));
         over.store(true, Ordering::SeqCst);
         assert!(back.is_ok());
@@ -269,7 +270,7 @@ fn a_camera_streams_while_somebody_reads() {
     let begun = Instant::now();
     while camera.share_info().unwrap().streaming {
         assert!(begun.elapsed() < Duration::from_secs(10), "nobody reads, and it streams");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     assert!(begun.elapsed() > Duration::from_millis(500), "one that changes its mind pays no new start");
     reads.start(&in_order()).unwrap();
@@ -536,9 +537,9 @@ fn the_descriptor_is_readable_while_there_are_frames() {
         for_nothing += u32::from(is_readable_for_nothing(&reads));
         assert!(for_nothing <= 1, "round {round}: all were taken");
         if round % 2 == 0 {
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 let waits = scope.spawn(|| next(&reads).sequence());
-                std::thread::sleep(Duration::from_millis(round / 10)); // asleep by then, or not yet
+                thread::sleep(Duration::from_millis(round / 10)); // asleep by then, or not yet
                 publish(sequence);
                 assert_eq!(waits.join().unwrap(), sequence);
             });
@@ -558,7 +559,7 @@ fn several_threads_wait_on_one_reader() {
     reads.start(&in_order()).unwrap();
     let ended = AtomicBool::new(false);
     let got = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !ended.load(Ordering::SeqCst) {
@@ -577,7 +578,7 @@ fn several_threads_wait_on_one_reader() {
             let deadline = Instant::now() + Duration::from_secs(2);
             while got.lock().unwrap().len() < before + burst {
                 assert!(Instant::now() < deadline, "round {round}: a frame is there, and threads sleep");
-                std::thread::yield_now();
+                thread::yield_now();
             }
         }
         ended.store(true, Ordering::SeqCst);
@@ -666,7 +667,7 @@ fn an_open_keeps_to_its_time_whatever_its_process_does() {
     // And not as long as one waits that has the time.
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     let cancel = Event::new().unwrap();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let begun = Instant::now();
         scope.spawn(|| cancel.signal());
         let options = OpenOptions { timeout: None, cancel: Some(&cancel), ..OpenOptions::default() };
@@ -708,7 +709,7 @@ fn a_long_command_keeps_nobody_waiting() {
     let options = ShareOptions { name: name.clone(), commands: Some(desk.clone()), ..ShareOptions::default() };
     camera.share(options).unwrap();
     let ask = |verb: &str| command(&name, [("do".to_owned(), verb.into())].into_iter().collect(), SECONDS.unwrap());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let long = scope.spawn(|| ask("long"));
         let begun = Instant::now();
         let answer = loop {
@@ -716,7 +717,7 @@ fn a_long_command_keeps_nobody_waiting() {
                 break answer;
             }
             assert!(begun.elapsed() < SECONDS.unwrap());
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         };
         assert_eq!(ask("quick").unwrap()["ok"], true);
         assert_eq!(ask("status").unwrap()["desk"], "open");
@@ -738,12 +739,12 @@ fn a_close_ends_a_command_that_nobody_answers() {
     let options = ShareOptions { name: name.clone(), commands: Some(desk.clone()), ..ShareOptions::default() };
     camera.share(options).unwrap();
     let reader = reader(&name);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let waits = scope.spawn(|| reader.command(map(json!({ "do": "long" })), Duration::MAX));
         let begun = Instant::now();
         while desk.0.lock().unwrap().is_none() {
             assert!(begun.elapsed() < SECONDS.unwrap());
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         // One that has a time keeps to it, though another one waits for the same process.
         let late = reader.command(map(json!({ "do": "status" })), Duration::from_millis(50)).unwrap_err();
@@ -760,11 +761,11 @@ fn sharing_and_hand_overs_meet() {
     let name = unique("share-meets");
     let uri = format!("virtual:{name}?width=64&height=48&fps=100");
     let (told, over) = std::sync::mpsc::channel();
-    let tries = std::thread::spawn(move || {
+    let tries = thread::spawn(move || {
         let camera = Camera::open(&uri, OpenOptions::default()).unwrap();
         for round in 0..30 {
             let ended = AtomicBool::new(false);
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 // Whoever gets the camera back files its lease, which tells by what name it is shared.
                 scope.spawn(|| {
                     let asks =
@@ -803,7 +804,7 @@ fn a_driver_that_hangs_keeps_the_stream_and_no_reader() {
     let begun = Instant::now();
     while camera.share_info().unwrap().pulse < Duration::from_millis(500) {
         assert!(begun.elapsed() < SECONDS.unwrap(), "it does not hang");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     for _ in 0..2 {
         let refused = camera.unshare().unwrap_err();
@@ -877,4 +878,38 @@ fn a_camera_that_another_one_shares_is_not_shared_again() {
         next(camera);
     }
     drop(camera);
+}
+
+/// Else the host would stream while readers wait, or stop a stream that is theirs.
+#[test]
+fn of_a_start_and_a_share_at_once_one_is_refused() {
+    let name = unique("race");
+    let camera = Camera::open(&format!("virtual:{name}?fps=100"), OpenOptions::default()).unwrap();
+    let mut was_shared = 0;
+    for round in 0..200u32 {
+        let barrier = Barrier::new(2);
+        let (shared, started) = thread::scope(|scope| {
+            let shared = scope.spawn(|| {
+                barrier.wait();
+                camera.share(ShareOptions { name: name.clone(), ..ShareOptions::default() })
+            });
+            barrier.wait();
+            thread::sleep(Duration::from_micros(2) * (round % 50));
+            let started = camera.start(&StreamRequest::default());
+            (shared.join().unwrap(), started)
+        });
+        match (shared, started) {
+            (Ok(()), Err(refusal)) => {
+                assert_eq!(refusal.kind(), Kind::WrongState, "{refusal}");
+                camera.unshare().unwrap();
+                was_shared += 1;
+            }
+            (Err(refusal), Ok(_)) => {
+                assert_eq!(refusal.kind(), Kind::WrongState, "{refusal}");
+                camera.stop().unwrap();
+            }
+            both => panic!("{both:?}"),
+        }
+    }
+    println!("shared {was_shared} times of 200");
 }

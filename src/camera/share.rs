@@ -30,7 +30,8 @@ impl Camera {
             return Err(shared.wrong_state("it is shared already"));
         }
         let begun = (|| {
-            // Before the share has its place: a driver that does not return keeps nobody waiting but this thread.
+            // A start of the host's came before, and is seen here, or sees that the camera is shared. Before the share has
+            // its place: a driver that does not return keeps nobody waiting but this thread.
             if timed::lock(&shared.stream).stream.is_some() {
                 return Err(shared
                     .wrong_state("it streams")
@@ -175,7 +176,7 @@ impl Feed for Shared {
     }
 
     fn begin(&self, request: &StreamRequest) -> Result<StreamFormat> {
-        let format = self.start(request)?;
+        let format = self.start(request, |_| Ok(()))?;
         self.tell_sharing(true);
         Ok(format)
     }
@@ -192,7 +193,7 @@ impl Feed for Shared {
 
     fn end(&self) -> Result<()> {
         self.tell_sharing(false);
-        self.stop()
+        self.stop(|_| Ok(()))
     }
 
     fn next(self: Arc<Self>, timeout: Duration) -> Result<Frame> {
