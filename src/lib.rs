@@ -40,7 +40,7 @@ pub use format::{Control, ControlKind, DropPolicy, Format, FourCc, Rate, StreamF
 pub use frame::Frame;
 pub use holders::{Activity, Condition, Holder, Holders};
 pub use kernel::Event;
-pub use lease::{Answer, Asker, LastExit, OnAsk, Record};
+pub use lease::{Answer, Asker, LastExit, OnAsk, Record, tidy};
 pub use share::{
     Allowed, Commands, LateAnswer, Publisher, Served, ShareInfo, ShareOptions, ShareStart, command, shares, wire::Map,
 };

@@ -32,6 +32,9 @@ pub const HAND_OVER_END: Duration = Duration::from_millis(1000);
 /// Longest name of a holder that others see, in bytes.
 pub const NAME_MOST: usize = 256;
 
+/// Most leases in the runtime folder before those of holders that died go, the oldest half of them.
+pub const LEASES_KEPT: usize = 512;
+
 /// Most leases of one camera that are looked at: of its holder, those who wait, and what dead ones left.
 pub const LEASES_MOST: usize = 256;
 

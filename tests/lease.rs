@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use camlease::{Activity, Camera, LastExit, OpenOptions, holders};
 use support::party::Party;
@@ -103,6 +103,54 @@ fn what_a_dead_holder_leaves_is_one_file_that_nobody_has_locked() {
     assert_eq!(now.len(), 2, "those of the dead one are gone: {now:?}");
     drop(camera);
     assert!(files("lease-3").is_empty());
+}
+
+/// Names that never come again must not fill the folder, which each open looks through.
+#[test]
+fn what_the_dead_left_under_other_names_does_not_pile_up() {
+    let base = std::env::temp_dir().join(format!("camlease-lease-many-{}", std::process::id()));
+    fs::create_dir(&base).unwrap();
+    let party = || Party::of(Command::new(support::c_program("party.c", &[])).env("CAMLEASE_RUNTIME_DIR", &base));
+    let all = || {
+        let entries = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let (doors, papers): (Vec<_>, Vec<_>) = entries.partition(|name| name.ends_with(".ask"));
+        (papers, doors)
+    };
+    let mut gone = party();
+    gone.ok("open virtual:lease-11 wait 0 0 0 gone");
+    let paper = fs::read(base.join(&all().0[0])).unwrap();
+    gone.kill();
+    let leave = |key: &str, number: usize| {
+        let name = format!("camlease-{key}.{number:016x}");
+        fs::write(base.join(&name), &paper).unwrap();
+        fs::write(base.join(format!("{name}.ask")), "").unwrap();
+        let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + number as u64);
+        fs::File::options().write(true).open(base.join(&name)).unwrap().set_modified(begun).unwrap();
+    };
+    const KEPT: usize = 512;
+    (0..KEPT - 1).for_each(|number| leave(&format!("virtual-many-{number}"), number));
+    leave("share-gone", KEPT);
+    // Not the library's own: nobody's paper, and one that is about to be locked.
+    fs::write(base.join("camlease-share-notes"), &paper).unwrap();
+    fs::write(base.join(format!("camlease-share-new.{:016x}", 1)), "").unwrap();
+
+    let (mut holder, mut other) = (party(), party());
+    holder.ok("open virtual:lease-12 wait 0 0 0 holder");
+    other.ok("open virtual:lease-13 wait 0 0 0 other");
+    other.ok("close");
+    let (papers, doors) = all();
+    let has = |name: &str| papers.iter().any(|paper| paper.starts_with(name));
+    // With the dead one's and the two that were held there were more than are kept: of half of them one was closed.
+    assert_eq!((papers.len(), doors.len()), (KEPT / 2 - 1 + 2, KEPT / 2 - 1), "{papers:?}");
+    assert!(!has("camlease-share-gone") && has("camlease-share-notes") && has("camlease-share-new"), "{papers:?}");
+    assert!(
+        has("camlease-virtual-lease-11.") && has("camlease-virtual-lease-12."),
+        "the newest stay, and what is held"
+    );
+    assert!(has("camlease-virtual-many-510.") && !has("camlease-virtual-many-0."), "the oldest go");
+    holder.ok("close");
+    assert_eq!(all().0.len(), KEPT / 2, "few are left alone");
+    fs::remove_dir_all(&base).unwrap();
 }
 
 #[test]

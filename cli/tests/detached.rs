@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use camlease::{Camera, Kind, OpenOptions, StreamRequest};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use serde_json::Value;
-use support::{PATIENCE, camera, camlease, end_of, lives, wait_for};
+use support::{PATIENCE, camera, camlease, end_of, lives, wait_for, with_argument};
 
 /// As the library starts it, with what a careless host leaves open and ignored.
 fn start(uri: &str, share: &str, more: &[&str]) -> (Child, PipeReader) {
@@ -47,16 +47,6 @@ fn report(reader: PipeReader) -> Value {
 /// The process that serves a name.
 fn server(share: &str) -> Option<i32> {
     camlease::shares().into_iter().find(|served| served.name == share).map(|served| served.pid)
-}
-
-/// Those that were started with this word on their command line.
-fn with_argument(word: &str) -> Vec<i32> {
-    let own = |entry: fs::DirEntry| {
-        let line = fs::read(entry.path().join("cmdline")).ok()?;
-        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes()).then_some(())?;
-        entry.file_name().to_str()?.parse().ok()
-    };
-    fs::read_dir("/proc").unwrap().flatten().filter_map(own).collect()
 }
 
 fn name_of(uri: &str) -> &str {

@@ -433,8 +433,11 @@ fn whoever_is_killed_leaves_the_camera_free_and_nothing_else() {
         let options = OpenOptions { timeout: Some(Duration::from_secs(10)), ..OpenOptions::default() };
         drop(Camera::open(node.to_str().unwrap(), options).unwrap_or_else(|error| panic!("{error}")));
         println!("{name}: free {:?} after all were killed; left {:?}", killed.elapsed(), left());
+        // What nobody was there to clear away goes with the next use of any camera.
+        wait_for("the camera's process to end", || (!lives(last)).then_some(()));
+        Camera::open("virtual:next", OpenOptions::default()).unwrap().close();
+        assert_eq!(left(), Vec::<String>::new(), "{name}");
         v4l2_ctl_streams(&node, 2).unwrap();
-        // What the dead one left is cleared away by who comes next by that name.
         let mut serving = Serving::start("kills", &[(&name, &node)], PATIENT);
         drop(frame_again(&here));
         drop(here);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use camlease::{Camera, DropPolicy, Frame, Kind, OpenOptions, StreamRequest};
 use nix::sys::signal::Signal;
 use serving::{QUICK, Serving, unique};
-use support::{PATIENCE, camera, camlease, end_of, folder, holder, lives, signal, wait_for};
+use support::{PATIENCE, camera, camlease, end_of, folder, holder, lives, signal, wait_for, wait_for_the_end_of_all};
 
 #[track_caller]
 fn wait_for_the_end_of(pid: i32) {
@@ -176,6 +176,46 @@ fn nothing_remains_of_a_supervisor_that_is_killed() {
     end_of(&mut serving.child);
     [front, waits].into_iter().for_each(wait_for_the_end_of);
     assert_eq!(serving.left_in_the_runtime_folder(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_remains_of_a_supervisor_that_is_killed_while_it_reads_its_file_again() {
+    for round in 0..12 {
+        let (stays, comes) = (unique("serve-midst"), unique("serve-midst"));
+        let (uri, new) = (camera("serve-midst"), camera("serve-midst"));
+        let mut serving = Serving::start("serve-midst", &named(&stays, &uri, ""));
+        serving.served(&stays);
+        // One is started anew, and one is new.
+        serving.configure(&(format!("[camera.{comes}]\nuri = \"{new}\"\n") + &named(&stays, &uri, "buffers = 6")));
+        std::thread::sleep(Duration::from_millis(4) * round);
+        serving.signal(Signal::SIGKILL);
+        end_of(&mut serving.child);
+        wait_for_the_end_of_all(&[&stays, &comes]);
+        assert_eq!(serving.left_in_the_runtime_folder(), Vec::<String>::new(), "{round}");
+        is_free(&uri);
+        is_free(&new);
+    }
+}
+
+#[test]
+fn nothing_remains_of_a_camera_that_is_left_alone_nor_of_its_supervisor() {
+    let uri = camera("alone");
+    let mut serving = Serving::start("alone", &(one(&uri, "") + "failures = 1\npause = \"1h\"\n"));
+    let pid = serving.served("front");
+    signal(pid, Signal::SIGKILL);
+    serving.line("left alone for");
+    // The next holder is to learn of the end of the last one, and of nothing else.
+    let left = serving.left_in_the_runtime_folder();
+    assert!(left.iter().all(|name| name.starts_with("camlease-virtual-")), "{left:?}");
+    serving.signal(Signal::SIGKILL);
+    end_of(&mut serving.child);
+    assert!(!lives(pid));
+    is_free(&uri);
+}
+
+#[track_caller]
+fn is_free(uri: &str) {
+    Camera::open(uri, OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() }).unwrap().close();
 }
 
 #[test]

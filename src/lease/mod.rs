@@ -183,6 +183,8 @@ impl Past {
 }
 
 const PREFIX: &str = "camlease-";
+/// What the keys of signs begin with.
+pub const SIGN: &str = "share-";
 const DOOR: &str = ".ask";
 const TAG_LENGTH: usize = 16;
 /// With the folder, as /proc/self/fd/N or as /run/camlease, it is less than a path's 107.
@@ -192,12 +194,20 @@ fn prefix_of(key: &str) -> String {
     format!("{PREFIX}{key}.")
 }
 
+/// The key in the name of a lease's file.
+fn key_of(name: &str) -> Option<&str> {
+    let (key, tag) = name.strip_prefix(PREFIX)?.rsplit_once('.')?;
+    is_tag(tag).then_some(key)
+}
+
+fn is_tag(tag: &str) -> bool {
+    tag.len() == TAG_LENGTH && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The names of a camera's leases, not of another's whose key begins like its own.
 fn names(folder: &Folder, filing: &Filing) -> Vec<String> {
-    let prefix = prefix_of(&filing.key);
-    let is_tag = |tag: &str| tag.len() == TAG_LENGTH && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut names = folder.names(&prefix);
-    names.retain(|name| is_tag(&name[prefix.len()..]));
+    let mut names = folder.names(&prefix_of(&filing.key));
+    names.retain(|name| key_of(name) == Some(&filing.key));
     // Anybody can put any number of files there: those of others are passed over unopened.
     let is_users =
         |name: &String| fs::symlink_metadata(folder.path_of(name)).is_ok_and(|file| filing.users.have(&file));
@@ -313,8 +323,9 @@ impl Sign {
         {
             return Err(taken(other));
         }
-        // What a dead process left under this name goes now.
+        // What dead processes left goes now, whatever their names.
         paper.past.swept();
+        tidy();
         Ok((Sign { paper }, listener))
     }
 
@@ -328,21 +339,43 @@ pub fn clear_away(filing: &Filing) {
     sweep(filing);
 }
 
+/// Removes what dead processes left in the runtime folder under names that may never come again: all that they shared, and
+/// of leases, which tell a camera's next holder how the last one ended, the oldest when they are many.
+pub fn tidy() {
+    Folder::all().iter().for_each(tidy_folder);
+}
+
+fn tidy_folder(folder: &Folder) {
+    let names = folder.names(PREFIX);
+    let keyed = names.iter().filter_map(|name| Some((name, key_of(name)?)));
+    let (signs, mut leases): (Vec<_>, Vec<_>) = keyed.partition(|(_, key)| key.starts_with(SIGN));
+    if leases.len() > policy::LEASES_KEPT {
+        let begun = |name: &str| fs::symlink_metadata(folder.path_of(name)).and_then(|about| about.modified()).ok();
+        leases.sort_by_cached_key(|(name, _)| begun(name));
+    }
+    leases.truncate(match leases.len() > policy::LEASES_KEPT {
+        true => leases.len() - policy::LEASES_KEPT / 2,
+        false => 0,
+    });
+    for (name, _) in signs.iter().chain(&leases) {
+        let Ok(file) = folder.open(name, libc::O_RDWR) else { continue };
+        // One that says nothing yet is new, and its maker about to lock it.
+        if kernel::lock_for_writing(&file).is_ok() && look(&file).is_some() {
+            let _ = folder.remove(&door_of(name));
+            let _ = folder.remove(name);
+        }
+    }
+}
+
 /// Where leases appear and vanish.
 pub fn folders() -> Vec<PathBuf> {
     Folder::all().iter().map(|folder| folder.path_of("")).collect()
 }
 
-/// What follows `prefix` in the keys of all leases that somebody has now, as far as they are believed.
-pub fn keys(prefix: &str) -> Vec<String> {
-    let full = format!("{PREFIX}{prefix}");
-    let names = Folder::all().into_iter().flat_map(|folder| folder.names(&full));
-    let mut keys: Vec<String> = names
-        .filter_map(|name| {
-            let (key, tag) = name.strip_prefix(&full)?.rsplit_once('.')?;
-            (tag.len() == TAG_LENGTH).then(|| key.to_owned())
-        })
-        .collect();
+/// What follows [`SIGN`] in the keys of all signs, also of those that dead processes left.
+pub fn signs() -> Vec<String> {
+    let names = Folder::all().into_iter().flat_map(|folder| folder.names(&format!("{PREFIX}{SIGN}")));
+    let mut keys: Vec<String> = names.filter_map(|name| Some(key_of(&name)?.strip_prefix(SIGN)?.to_owned())).collect();
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -411,6 +444,9 @@ impl Drop for Paper {
         // A child must not give its parent's up.
         if !self.file.is_own() {
             return;
+        }
+        if self.is_held {
+            tidy_folder(&self.folder);
         }
         // First: one that is killed in between leaves the lease, and whoever finds that removes both. By its name alone a
         // socket would be found by nobody.

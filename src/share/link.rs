@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::filing;
 use super::wire::{self, Map, map, number};
-use super::{KEY, filing};
 use crate::acquire::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::kernel::{self, Event, Fd, MessageSocket, PASSED_MOST, Received, poll, readable};
@@ -39,7 +39,7 @@ pub fn shares() -> Vec<Served> {
         };
         Some(Served { name, pid: found.pid, uid: found.uid, streaming: found.record.streaming })
     };
-    lease::keys(KEY).into_iter().filter_map(of_name).collect()
+    lease::signs().into_iter().filter_map(of_name).collect()
 }
 
 /// Who serves a name: this user before root before its groups. Somebody else only where none of these does: anybody can

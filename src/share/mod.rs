@@ -179,10 +179,8 @@ pub struct Lending {
 
 /// What a share's name is filed under.
 pub fn filing(name: &str, users: Users) -> Filing {
-    Filing { key: format!("{KEY}{name}"), instance: String::new(), users }
+    Filing { key: format!("{}{name}", lease::SIGN), instance: String::new(), users }
 }
-
-const KEY: &str = "share-";
 
 /// A camera that is shared. Dropping it ends that.
 pub struct Share {

@@ -271,6 +271,9 @@ impl Supervisor {
             _ => "is lost".to_owned(),
         };
         let pid = worker.pid;
+        if !matches!(status, Some(WaitStatus::Exited(..))) {
+            camlease::tidy(); // it had no time to, and may not come back soon
+        }
         match then {
             Some(Then::Nothing) => say(Level::Info, name, format_args!("stopped (pid {pid})")),
             Some(Then::Start) => ward.life = Life::Pausing { until: Instant::now() },

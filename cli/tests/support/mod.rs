@@ -151,8 +151,11 @@ pub fn signal(pid: i32, signal: Signal) {
 
 /// Whether there is such a process, and it has not ended.
 pub fn lives(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    // The first thread may have ended before another one, which keeps all that is open.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
+        .any(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X'])))
 }
 
 #[track_caller]
@@ -280,4 +283,26 @@ impl Drop for Terminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits for the end of all that were started with one of these words on their command line.
+#[track_caller]
+pub fn wait_for_the_end_of_all(words: &[&str]) {
+    let mut seen = Vec::new();
+    wait_for("the end of all", || {
+        // One that ends has no command line for a while before it lets go of what it has open.
+        let now: Vec<i32> = words.iter().flat_map(|word| with_argument(word)).collect();
+        seen.extend(&now);
+        (now.is_empty() && !seen.iter().any(|pid| lives(*pid))).then_some(())
+    });
+}
+
+/// Those that were started with this word on their command line.
+pub fn with_argument(word: &str) -> Vec<i32> {
+    let own = |entry: fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes()).then_some(())?;
+        entry.file_name().to_str()?.parse().ok()
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(own).collect()
 }
