@@ -56,8 +56,9 @@ pub const LEASE_SETTLE: Duration = Duration::from_millis(200);
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);
 
 /// How much longer than its grace a holder that is asked is waited for: it uses the grace up where frames are out with
-/// its host, and then makes these private copies and passes the camera on.
-pub const HAND_OVER_LATE: Duration = Duration::from_millis(500);
+/// its host, and then makes these private copies and passes the camera on. One that obeys is not to be ended because the
+/// processors are busy; only whoever evicts one that hangs waits that long.
+pub const HAND_OVER_LATE: Duration = Duration::from_millis(2000);
 
 /// How long a reset, the camera's return and a fresh frame may take when the host does not say: half a second was seen,
 /// and the kernel asks a camera that is slow to answer for five seconds before it asks again.
@@ -75,7 +76,7 @@ pub const EVICTION_AGE: Duration = Duration::from_millis(500);
 pub const EVICTION_LOOK: Duration = Duration::from_millis(50);
 
 /// How long a killed process may take to end: its driver's close is in it, and more is not waited for.
-pub const EVICTION_KILL: Duration = Duration::from_millis(1000);
+pub const EVICTION_KILL: Duration = Duration::from_millis(3000);
 
 /// How long the driver may take to let go after the last holder did: twenty times what was seen ([`TIGHT_WINDOW`]), as
 /// to give up too early would end who merely has the camera open.

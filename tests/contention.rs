@@ -17,7 +17,7 @@ const KILLS: u64 = 600;
 /// Between two of them, on average.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Beside compilers and emulators on the same processors.
-const BOUNDS: Bounds = Bounds { median: Duration::from_millis(20), worst: Duration::from_millis(1000) };
+const BOUNDS: Bounds = Bounds { median: Duration::from_millis(20), worst: Duration::from_secs(5) };
 
 fn contend(processes: usize) {
     let kills = number("CAMLEASE_KILLS", KILLS) / 3;
@@ -95,7 +95,8 @@ fn one_that_is_asked_the_moment_it_opens_leaves_one_lease() {
             });
             let second = scope.spawn(|| {
                 // It asks as soon as there is a socket to ask at: the first one's open has not returned yet.
-                while !files(&key).iter().any(|name| name.ends_with(".ask")) {
+                let begun = Instant::now();
+                while !files(&key).iter().any(|name| name.ends_with(".ask")) && begun.elapsed().as_secs() < 20 {
                     std::thread::yield_now();
                 }
                 Camera::open(&uri, OpenOptions { on_busy: OnBusy::Ask, priority: 1, ..OpenOptions::default() })

@@ -15,7 +15,7 @@ use support::stamped::{self, Own, Stage, belongings, eventually, format, options
 
 const SECONDS: Option<Duration> = Some(Duration::from_secs(20));
 /// How soon the end of a process is noticed, beside whatever else runs.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 /// What a process has is counted: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -222,14 +222,14 @@ fn a_child_that_inherited_the_camera_is_a_holder_too() {
 fn all_holders_have_one_grace_together() {
     let mut evictee = Evictee::start("evict-together/streaming", "children");
     let pids: Vec<_> = (0..5).map(|_| evictee.ready()).collect();
-    let list = evictee.evict(1000);
+    let list = evictee.evict(6000);
     assert_eq!(list.len(), pids.len());
     assert!(list.iter().all(|evicted| evicted.outcome == Outcome::Killed), "{list:?}");
     free(&evictee.uri);
     let when = |line: String| line.strip_prefix("got SIGTERM ").unwrap().parse::<i64>().unwrap();
     let times: Vec<_> = pids.iter().map(|_| when(evictee.line())).collect();
     let apart = times.iter().max().unwrap() - times.iter().min().unwrap();
-    assert!(apart < 1000, "one is not told when the time of the other one is over: {times:?}");
+    assert!(apart < 6000, "one is not told when the time of the other one is over: {times:?}");
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn a_holder_of_ours_that_does_not_answer_is_ended() {
     unsafe { libc::kill(holder.pid(), libc::SIGSTOP) };
     reached(holder.pid(), Condition::Stopped);
     let begun = Instant::now();
-    let grace = Duration::from_millis(300);
+    let grace = Duration::from_millis(2000);
     single(evict(uri, EvictOptions { grace, ..EvictOptions::default() }).unwrap(), holder.pid(), Outcome::Terminated);
     assert!(begun.elapsed() >= grace, "it had its time to answer");
     free(uri);
@@ -578,7 +578,7 @@ fn a_cancelled_eviction_tells_what_it_did() {
             let options = EvictOptions { cancel: Some(&cancel), grace: PATIENCE, ..EvictOptions::default() };
             evict(&evictee.uri, options).unwrap_err()
         });
-        thread::sleep(Duration::from_millis(1000)); // it is old enough to be ended by then
+        thread::sleep(Duration::from_millis(3000)); // it is old enough to be ended by then
         cancel.signal();
         evicting.join().unwrap()
     });

@@ -56,7 +56,7 @@ fn an_equal_priority_keeps_it_unless_its_host_agrees() {
     let uri = "virtual:hand-over-2?fps=100";
     let mut holder = Party::start();
     holder.ok(&format!("open {uri} wait 5 0 0 keeper"));
-    let error = Camera::open(uri, OpenOptions { timeout: Some(Duration::from_millis(200)), ..ask(5) }).err().unwrap();
+    let error = Camera::open(uri, OpenOptions { timeout: Some(Duration::from_secs(1)), ..ask(5) }).err().unwrap();
     assert_eq!(error.kind(), Kind::Busy);
     let words =
         format!("its holder \"keeper\" (pid {}) keeps it: its priority is 5, and the one who asks has 5", holder.pid());
@@ -65,12 +65,12 @@ fn an_equal_priority_keeps_it_unless_its_host_agrees() {
     let words: Vec<_> = told.split(' ').collect();
     assert_eq!((words[3], words[4], words[6]), ("5", "0", "test"), "{told}");
     let grace: u64 = words[5].parse().unwrap();
-    assert!((100..=200).contains(&grace), "what was left of the time is its grace: {told}");
+    assert!((1..=1000).contains(&grace), "what was left of the time is its grace: {told}");
     holder.ok("start"); // and keeps it
     holder.ok("answer yield");
     let begun = Instant::now();
     let camera = Camera::open(uri, ask(-1)).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     holder.refused("frame", "EVICTED");
     camera.start(&StreamRequest::default()).unwrap();
     camera.next_frame(Some(Duration::from_secs(5))).unwrap();

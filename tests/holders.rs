@@ -139,7 +139,7 @@ fn processes_that_end_meanwhile_do_no_harm() {
         assert!(found.list.iter().any(|holder| holder.pid == steady.pid), "{found}");
         assert!(found.list.iter().all(|holder| !holder.command.is_empty() && holder.start_time > 0), "{found}");
         // Those that end are this user's: none of them could not be read. Others may come and go.
-        assert!(found.unreadable <= before + 3, "{} of {before} could be read before", found.unreadable);
+        assert!(found.unreadable <= before + 20, "{} of {before} could be read before", found.unreadable);
         seen_ending +=
             usize::from(found.list.iter().any(|holder| fs::metadata(format!("/proc/{}", holder.pid)).is_err()));
     }
@@ -189,7 +189,7 @@ fn an_ordinary_user_is_told_how_many_could_not_be_read() {
     let unreadable: usize =
         output.lines().find_map(|line| line.strip_prefix("unreadable ")).expect("it is told").parse().unwrap();
     // Between the two counts others may have come and gone.
-    let (least, most) = (before.min(after).saturating_sub(5), before.max(after) + 5);
+    let (least, most) = (before.min(after).saturating_sub(20), before.max(after) + 20);
     assert!((least.max(1)..=most).contains(&unreadable), "{unreadable}, where there are {before} and {after}");
     let found = output.lines().any(|line| line == odd.pid.to_string());
     assert_eq!(found, !root, "a process of one's own is found, one of another user's is not: {output}");

@@ -117,7 +117,7 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
         (papers, doors)
     };
     let mut gone = party();
-    gone.ok("open virtual:lease-11 wait 0 0 0 gone");
+    gone.ok("open virtual:lease-21 wait 0 0 0 gone");
     let paper = fs::read(base.join(&all().0[0])).unwrap();
     gone.kill();
     let leave = |key: &str, number: usize| {
@@ -135,8 +135,8 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
     fs::write(base.join(format!("camlease-share-new.{:016x}", 1)), "").unwrap();
 
     let (mut holder, mut other) = (party(), party());
-    holder.ok("open virtual:lease-12 wait 0 0 0 holder");
-    other.ok("open virtual:lease-13 wait 0 0 0 other");
+    holder.ok("open virtual:lease-22 wait 0 0 0 holder");
+    other.ok("open virtual:lease-23 wait 0 0 0 other");
     other.ok("close");
     let (papers, doors) = all();
     let has = |name: &str| papers.iter().any(|paper| paper.starts_with(name));
@@ -144,7 +144,7 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
     assert_eq!((papers.len(), doors.len()), (KEPT / 2 - 1 + 2, KEPT / 2 - 1), "{papers:?}");
     assert!(!has("camlease-share-gone") && has("camlease-share-notes") && has("camlease-share-new"), "{papers:?}");
     assert!(
-        has("camlease-virtual-lease-11.") && has("camlease-virtual-lease-12."),
+        has("camlease-virtual-lease-21.") && has("camlease-virtual-lease-22."),
         "the newest stay, and what is held"
     );
     assert!(has("camlease-virtual-many-510.") && !has("camlease-virtual-many-0."), "the oldest go");

@@ -115,7 +115,7 @@ fn readers_here_and_elsewhere_get_the_frames() {
 #[test]
 fn each_reader_has_its_own_choice_of_frames() {
     let name = unique("share-modes");
-    let _camera = shared(&name, "width=64&height=48&fps=100");
+    let camera = shared(&name, "width=64&height=48&fps=100");
     let every = Camera::open(&format!("shared:{name}?every=3"), OpenOptions::default()).unwrap();
     let slow = Camera::open(&format!("shared:{name}?rate=10"), OpenOptions::default()).unwrap();
     let all = reader(&name);
@@ -134,48 +134,60 @@ fn each_reader_has_its_own_choice_of_frames() {
     }
     assert!(each.windows(2).all(|pair| pair[1] > pair[0]), "{each:?}");
     let lost = all.stats().dropped;
-    assert_eq!(each.last().unwrap() - each[0] + 1, each.len() as u64 + lost, "what was lost is counted");
-    assert!(third.len() >= 5 && third.windows(2).all(|pair| (pair[1] - pair[0]).is_multiple_of(3)), "{third:?}");
+    // Where it was not the camera that came too late for some.
+    let is_whole = camera.stats().dropped == 0;
+    if is_whole {
+        assert_eq!(each.last().unwrap() - each[0] + 1, each.len() as u64 + lost, "what was lost is counted");
+    }
+    assert!(third.len() >= 5 && third.windows(2).all(|pair| pair[1] - pair[0] >= 3), "{third:?}");
+    // After what was lost the next one comes that is there.
+    if is_whole && every.stats().dropped == 0 {
+        assert!(third.windows(2).all(|pair| (pair[1] - pair[0]).is_multiple_of(3)), "{third:?}");
+    }
     // One that came late is no reason for the next ones to be late, too.
-    assert!(tenth.windows(2).all(|pair| pair[1] - pair[0] >= 50_000_000), "{tenth:?}");
-    assert!(tenth[4] - tenth[0] >= 390_000_000, "{tenth:?}");
+    let due = (0..).map(|at| tenth[0] + at * 100_000_000);
+    assert!(tenth.iter().zip(due).all(|(came, due)| *came >= due), "{tenth:?}");
 }
 
 #[test]
 fn what_a_reader_holds_stays_and_costs_the_others_nothing() {
     let name = unique("share-held");
-    let _camera = shared(&name, "width=64&height=48&fps=200");
+    let publisher = made(&name);
     let (holds, reads) = (reader(&name), reader(&name));
     holds.start(&StreamRequest { buffers: 3, ..newest() }).unwrap();
     reads.start(&in_order()).unwrap();
-    let held: Vec<Frame> = (0..3).map(|_| next(&holds)).collect();
+    let mut published = 0;
+    let mut publish = || {
+        published += 1;
+        assert!(publisher.publish(&[&[published as u8; 8]], published, published as i64, false), "there is room");
+        published
+    };
+    let held: Vec<Frame> = (0..3).map(|_| (publish(), next(&holds)).1).collect();
     let before: Vec<Vec<u8>> = held.iter().map(|frame| frame.data(0).to_vec()).collect();
+    publish();
     let full = holds.next_frame(Some(Duration::from_millis(100))).err().unwrap();
     assert_eq!(full.kind(), Kind::Timeout, "{full}");
     assert!(full.message().contains("held"), "it says why: {full}");
-    let first = next(&reads).sequence();
-    let mut last = first;
-    let mut count = 1;
-    while last < first + 200 {
-        last = next(&reads).sequence();
-        count += 1;
+    (0..4).for_each(|_| drop(next(&reads)));
+    for _ in 0..200 {
+        assert_eq!(publish(), next(&reads).sequence());
     }
-    assert_eq!(last - first + 1, count + reads.stats().dropped);
-    assert!(count > 150, "{count} of 200 came");
+    let last = publish();
+    assert_eq!(next(&reads).sequence(), last);
+    assert_eq!(reads.stats().dropped, 0);
     let after: Vec<&[u8]> = held.iter().map(|frame| frame.data(0)).collect();
     assert_eq!(before, after);
     let status = ask(&reads, json!({ "do": "status" })).unwrap();
     let of_holder = &status["readers"].as_array().unwrap()[0];
     assert_eq!(of_holder["held"], 3);
-    assert!(of_holder["lag"].as_u64().unwrap() > 150, "{of_holder}");
-    assert!(holds.stats().behind > 150, "{:?}", holds.stats());
+    assert_eq!(of_holder["lag"], 202, "{of_holder}");
+    assert_eq!(holds.stats().behind, 202, "{:?}", holds.stats());
     assert_eq!(holds.stats().frames_out, 3);
     drop(held);
-    let fresh = next(&holds);
-    assert!(fresh.sequence() >= last, "the newest: {} after {last}", fresh.sequence());
-    assert!(holds.stats().dropped > 150, "its own losses are its own: {:?}", holds.stats());
+    assert_eq!(next(&holds).sequence(), last, "the newest");
+    assert_eq!(holds.stats().dropped, 201, "its own losses are its own: {:?}", holds.stats());
     let status = ask(&reads, json!({ "do": "status" })).unwrap();
-    assert!(status["readers"][0]["lost"].as_u64().unwrap() > 150, "and the other side knows them: {status:?}");
+    assert_eq!(status["readers"][0]["lost"], 201, "and the other side knows them: {status:?}");
 }
 
 #[test]
@@ -266,8 +278,8 @@ fn a_camera_streams_while_somebody_reads() {
     reads.start(&in_order()).unwrap();
     next(&reads);
     assert!(camera.share_info().unwrap().streaming);
-    reads.stop().unwrap();
     let begun = Instant::now();
+    reads.stop().unwrap();
     while camera.share_info().unwrap().streaming {
         assert!(begun.elapsed() < Duration::from_secs(10), "nobody reads, and it streams");
         thread::sleep(Duration::from_millis(10));
@@ -575,7 +587,8 @@ fn several_threads_wait_on_one_reader() {
             for at in 0..burst {
                 assert!(publisher.publish(&[&[1; 8]], (before + at) as u64, 1, false));
             }
-            let deadline = Instant::now() + Duration::from_secs(2);
+            // Sooner than they would look by themselves.
+            let deadline = Instant::now() + Duration::from_secs(8);
             while got.lock().unwrap().len() < before + burst {
                 assert!(Instant::now() < deadline, "round {round}: a frame is there, and threads sleep");
                 thread::yield_now();
@@ -638,11 +651,15 @@ fn a_name_is_one_cameras() {
 
 /// A process that answers nobody while this is locked.
 #[derive(Default)]
-struct Stuck(Mutex<()>);
+struct Stuck {
+    lock: Mutex<()>,
+    was_asked: AtomicBool,
+}
 
 impl Commands for Stuck {
     fn command(&self, _verb: &str, _request: &Map) -> Option<camlease::Result<Map>> {
-        drop(self.0.lock());
+        self.was_asked.store(true, Ordering::SeqCst);
+        drop(self.lock.lock());
         Some(Ok(Map::new()))
     }
 
@@ -658,8 +675,10 @@ fn an_open_keeps_to_its_time_whatever_its_process_does() {
     let stuck = Arc::new(Stuck::default());
     let options = ShareOptions { name: name.clone(), commands: Some(stuck.clone()), ..ShareOptions::default() };
     camera.share(options).unwrap();
-    let kept = stuck.0.lock();
-    command(&name, map(json!({ "do": "stick" })), Duration::from_millis(100)).unwrap_err();
+    let kept = stuck.lock.lock();
+    while !stuck.was_asked.load(Ordering::SeqCst) {
+        command(&name, map(json!({ "do": "stick" })), Duration::from_millis(100)).unwrap_err();
+    }
     let uri = format!("shared:{name}");
     let begun = Instant::now();
     let late = Camera::open(&uri, OpenOptions { timeout: Some(Duration::ZERO), ..OpenOptions::default() });
@@ -790,7 +809,7 @@ fn sharing_and_hand_overs_meet() {
         }
         told.send(()).unwrap();
     });
-    let in_time = over.recv_timeout(Duration::from_secs(60));
+    let in_time = over.recv_timeout(Duration::from_secs(200));
     assert!(in_time != Err(std::sync::mpsc::RecvTimeoutError::Timeout), "they wait for each other");
     tries.join().unwrap();
 }
@@ -802,7 +821,7 @@ fn a_driver_that_hangs_keeps_the_stream_and_no_reader() {
     let reads = reader(&name);
     reads.start(&in_order()).unwrap();
     let begun = Instant::now();
-    while camera.share_info().unwrap().pulse < Duration::from_millis(500) {
+    while camera.share_info().unwrap().pulse < Duration::from_secs(4) {
         assert!(begun.elapsed() < SECONDS.unwrap(), "it does not hang");
         thread::sleep(Duration::from_millis(10));
     }

@@ -227,6 +227,9 @@ mod tests {
     use super::*;
     use crate::format::GREY;
 
+    /// So slow that no frame more comes while a test looks.
+    const SLOW: Rate = Rate { numerator: 1, denominator: 10 };
+
     struct Counter;
     impl Picture for Counter {
         fn paint(&mut self, sequence: u64, _: i64, into: &mut [u8]) -> Result<Painted> {
@@ -250,12 +253,12 @@ mod tests {
 
     /// A stream that was started `frames` intervals ago.
     fn started_ago(stream: &mut Paced, frames: u64) {
-        stream.start_ns = monotonic_ns() - Rate::new(10, 1).ns_of(frames) - 1000;
+        stream.start_ns = monotonic_ns() - SLOW.ns_of(frames) - 1000;
     }
 
     #[test]
     fn in_order_the_driver_drops_what_finds_no_buffer() {
-        let mut stream = stream(Pace::At(Rate::new(10, 1)), DropPolicy::Newest, 3);
+        let mut stream = stream(Pace::At(SLOW), DropPolicy::Newest, 3);
         started_ago(&mut stream, 9);
         assert_eq!(sequences(&mut stream), [0, 1, 2]);
         stream.requeue(0).unwrap();
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn newest_gives_the_newest() {
-        let mut stream = stream(Pace::At(Rate::new(10, 1)), DropPolicy::Oldest, 3);
+        let mut stream = stream(Pace::At(SLOW), DropPolicy::Oldest, 3);
         started_ago(&mut stream, 9);
         assert_eq!(sequences(&mut stream), [9]);
         started_ago(&mut stream, 11);
@@ -284,10 +287,10 @@ mod tests {
 
     #[test]
     fn a_stalled_stream_gives_no_more_and_an_ended_one_says_so() {
-        let mut stalled = stream(Pace::Stalling(Rate::new(10, 1), 2), DropPolicy::Newest, 4);
+        let mut stalled = stream(Pace::Stalling(SLOW, 2), DropPolicy::Newest, 4);
         started_ago(&mut stalled, 50);
         assert_eq!(sequences(&mut stalled), [0, 1]);
-        let mut ended = stream(Pace::At(Rate::new(10, 1)), DropPolicy::Oldest, 2);
+        let mut ended = stream(Pace::At(SLOW), DropPolicy::Oldest, 2);
         started_ago(&mut ended, 99);
         assert_eq!(ended.dequeue(true).err().unwrap().kind(), Kind::Disconnected);
     }
