@@ -846,7 +846,8 @@ struct camlease_camera_stats {
    */
   uint64_t bytes_out;
   /**
-   * Frames of a shared camera that were published since the last one that the host took; 0 for others.
+   * Frames of a shared camera that were published since the last one that the host took; 0 for others. While another
+   * thread is inside a driver, as it was told last.
    */
   uint64_t behind;
 };

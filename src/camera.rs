@@ -181,6 +181,8 @@ struct Counters {
     reconnects: AtomicU64,
     frames_out: AtomicU64,
     bytes_out: AtomicU64,
+    /// As it was told last.
+    behind: AtomicU64,
 }
 
 const ENDS: [Kind; 4] = [Kind::Closed, Kind::ShutDown, Kind::Evicted, Kind::Disconnected];
@@ -381,6 +383,11 @@ impl Camera {
 
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
+        // A thread that is inside a driver keeps the stream: whoever looks because of that is to see the rest.
+        if let Some(running) = timed::lock_by(&self.shared.stream, Some(Instant::now() + policy::GLANCE)) {
+            let behind = running.stream.as_ref().map_or(0, |stream| stream.behind());
+            counters.behind.store(behind, Ordering::Relaxed);
+        }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             frames: read(&counters.frames),
@@ -392,7 +399,7 @@ impl Camera {
             reconnects: read(&counters.reconnects),
             frames_out: read(&counters.frames_out),
             bytes_out: read(&counters.bytes_out),
-            behind: timed::lock(&self.shared.stream).stream.as_ref().map_or(0, |stream| stream.behind()),
+            behind: read(&counters.behind),
             ..Stats::default()
         }
     }

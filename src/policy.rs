@@ -51,6 +51,9 @@ pub const LEASE_NAMES: usize = 8;
 /// waited for already, what else there may be takes microseconds, and more where the processors are busy.
 pub const LEASE_SETTLE: Duration = Duration::from_millis(200);
 
+/// How long the stream is waited for to tell a figure of it, before the one is told that was seen last.
+pub const GLANCE: Duration = Duration::from_millis(20);
+
 /// How long a holder has after SIGTERM before it is killed, when the host does not say: a program that closes files
 /// and stops motors needs about a second.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(2000);

@@ -825,6 +825,9 @@ fn a_driver_that_hangs_keeps_the_stream_and_no_reader() {
         assert!(begun.elapsed() < SECONDS.unwrap(), "it does not hang");
         thread::sleep(Duration::from_millis(10));
     }
+    let begun = Instant::now();
+    assert!(camera.stats().frames > 0, "how it fares is told meanwhile");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     for _ in 0..2 {
         let refused = camera.unshare().unwrap_err();
         assert_eq!(refused.kind(), Kind::Timeout, "{refused}");

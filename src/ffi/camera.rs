@@ -284,7 +284,8 @@ pub struct camlease_camera_stats {
     pub frames_out: u64,
     /// Bytes of memory that these keep.
     pub bytes_out: u64,
-    /// Frames of a shared camera that were published since the last one that the host took; 0 for others.
+    /// Frames of a shared camera that were published since the last one that the host took; 0 for others. While another
+    /// thread is inside a driver, as it was told last.
     pub behind: u64,
 }
 // SAFETY: integers, the size first.

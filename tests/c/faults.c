@@ -131,6 +131,17 @@ static struct belongings look(void)
     return b;
 }
 
+/* A thread that was joined is in /proc a moment longer. */
+static struct belongings look_again(struct belongings first)
+{
+    struct belongings b = look();
+    for (int tries = 0; tries < 500 && b.threads != first.threads; tries++) {
+        usleep(10000);
+        b = look();
+    }
+    return b;
+}
+
 static long anonymous(void)
 {
     long size = -1;
@@ -282,6 +293,7 @@ int main(int argc, char **argv)
     expect(camlease_set_log_callback(take_log, NULL, CAMLEASE_LOG_WARNING), "set_log_callback");
     live(false, &again); /* what is there for good is there now */
     long before = anonymous();
+    usleep(200000);
     struct belongings first = look();
     while (fgets(line, sizeof line, stdin)) {
         memset(&outcome, 0, sizeof outcome);
@@ -292,7 +304,7 @@ int main(int argc, char **argv)
         }
         alarm(30); /* a case that hangs is a failure of its own */
         live(true, &again);
-        struct belongings left = look();
+        struct belongings left = look_again(first);
         double begun = milliseconds();
         phase[0] = 0;
         live(false, &next);
