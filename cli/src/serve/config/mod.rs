@@ -430,6 +430,8 @@ fn refuse_same(source: &table::Source<'_>, cameras: &[(Camera, usize)]) {
         let end = if uri.starts_with("virtual:") { uri.find('?') } else { None };
         uri[..end.unwrap_or(uri.len())].to_owned()
     };
+    // A name may be one that was refused.
+    let named = |camera: &Camera| format!("camera.{}", table::shown(&camera.name));
     let mut ordered: Vec<_> = cameras.iter().collect();
     ordered.sort_by_key(|(_, place)| *place);
     for (index, (one, place)) in ordered.iter().enumerate() {
@@ -440,13 +442,13 @@ fn refuse_same(source: &table::Source<'_>, cameras: &[(Camera, usize)]) {
             other.preview.is_some() && one.name.strip_suffix(PREVIEW_SUFFIX) == Some(other.name.as_str())
         });
         if let Some((other, _)) = shown {
-            let message = format!("the preview of camera.{} has this name already", other.name);
-            source.complain(*place, &format!("camera.{}", one.name), &message);
+            let message = format!("the preview of {} has this name already", named(other));
+            source.complain(*place, &named(one), &message);
         }
         if let Some((first, at)) = ordered[..index].iter().find(is_same) {
             let line = source.position(*at).0;
-            let message = format!("camera.{} has this camera already (line {line})", first.name);
-            source.complain(*place, &format!("camera.{}", one.name), &message);
+            let message = format!("{} has this camera already (line {line})", named(first));
+            source.complain(*place, &named(one), &message);
         }
     }
 }
