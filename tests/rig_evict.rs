@@ -265,28 +265,37 @@ fn a_process_that_no_signal_reaches_is_told_as_such() {
     let _alone = alone();
     require_guest();
     let uri = webcam().node().display().to_string();
-    let mut streamer = Program::streamer(&uri, "control");
-    webcam().order("delay-controls 6000");
-    streamer.process.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-    wait_for("it to be inside the driver", PATIENCE, || {
-        holders(&uri).unwrap().list.iter().any(|holder| holder.condition == Condition::Stuck).then_some(())
-    });
-    let begun = Instant::now();
-    let list = evict(&uri, EvictOptions { dry_run: true, ..EvictOptions::default() }).unwrap();
-    assert!(list[0].reason.contains("it is inside the kernel (state D, in "), "{}", list[0].reason);
+    let told = ["state D, in ", "until the driver returns", "reset its USB port (camlease reset)", "else reboot"];
+    // Who evicts does not get into the driver behind it, which waits five seconds for the camera's answer: it sees that
+    // the process survives, and is done before. A machine that is slow may take as long by itself: it has three tries.
+    let survives = || {
+        let mut streamer = Program::streamer(&uri, "control");
+        webcam().order("delay-controls 6000");
+        streamer.process.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        wait_for("it to be inside the driver", PATIENCE, || {
+            holders(&uri).unwrap().list.iter().any(|holder| holder.condition == Condition::Stuck).then_some(())
+        });
+        let begun = Instant::now();
+        let list = evict(&uri, EvictOptions { dry_run: true, ..EvictOptions::default() }).unwrap();
+        assert!(list[0].reason.contains("it is inside the kernel (state D, in "), "{}", list[0].reason);
 
-    let survivor = evicted(&uri, streamer.pid, 300, Outcome::Survived);
-    println!("{}", survivor.reason);
-    // Who evicts does not get into the driver behind it.
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    assert_eq!(survivor.holder.condition, Condition::Stuck);
-    for words in ["state D, in ", "until the driver returns", "reset its USB port (camlease reset)", "else reboot"] {
-        assert!(survivor.reason.contains(words), "\"{words}\" is not in: {}", survivor.reason);
-    }
-    webcam().order("delay-controls 0");
-    wait_for("the driver to return", PATIENCE, || (!streamer.is_alive()).then_some(()));
-    assert!(evict(&uri, EvictOptions::default()).unwrap().is_empty());
-    free(&uri);
+        let list = evict(&uri, with_grace(300)).unwrap_or_else(|error| panic!("{error}"));
+        let took = begun.elapsed();
+        let [evicted] = &list[..] else { panic!("{list:?}") };
+        println!("{:?} after {took:?}: {}", evicted.outcome, evicted.reason);
+        assert_eq!(evicted.holder.pid, streamer.pid);
+        let survived = evicted.outcome == Outcome::Survived;
+        assert!(!survived || evicted.holder.condition == Condition::Stuck);
+        for words in told {
+            assert!(!survived || evicted.reason.contains(words), "\"{words}\" is not in: {}", evicted.reason);
+        }
+        webcam().order("delay-controls 0");
+        wait_for("the driver to return", PATIENCE, || (!streamer.is_alive()).then_some(()));
+        assert!(evict(&uri, EvictOptions::default()).unwrap().is_empty());
+        free(&uri);
+        survived && took < Duration::from_secs(4)
+    };
+    assert!((0..3).any(|_| survives()), "it was waited for");
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn a_holder_that_is_killed_in_the_middle_leaves_it_to_the_one_who_asked() {
         let answer = asker.answer();
         assert!(answer.starts_with("OK"), "{uri}: {answer}");
         println!("{uri}: got it {} ms after its holder was killed", killed.elapsed().as_millis());
-        assert!(killed.elapsed() < Duration::from_secs(3), "{uri}: {:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(10), "{uri}: {:?}", killed.elapsed());
         assert!(asker.ok("info").contains("last_exit=2"), "{uri}: it died while it was streaming");
         asker.ok("start 320 180");
         asker.ok("frame");

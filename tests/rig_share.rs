@@ -545,9 +545,12 @@ fn faults_of_a_driver_are_told_as_they_are_and_streaming_goes_on() {
     assert_eq!(here.stats().corrupt, 1);
     let before = here.stats().dropped;
     set_control(Path::new(&uri), "percentage_of_dropped_buffers", 50);
-    (0..20).for_each(|_| drop(next(&here)));
+    let begun = Instant::now();
+    while here.stats().dropped <= before + 3 {
+        assert!(begun.elapsed() < PATIENCE, "gaps in the numbers are the driver's: {:?}", here.stats());
+        drop(next(&here));
+    }
     set_control(Path::new(&uri), "percentage_of_dropped_buffers", 0);
-    assert!(here.stats().dropped > before + 3, "gaps in the numbers are the driver's: {:?}", here.stats());
     // Its queue breaks, and takes no frames until it is started anew.
     set_control(Path::new(&uri), "inject_fatal_streaming_error", 1);
     let error = failure(&here);
@@ -629,7 +632,7 @@ fn whoever_is_killed_leaves_the_camera_free_and_nothing_else() {
         // The camera's process.
         camera.kill();
         let killed = Instant::now();
-        let other = Camera::open(&uri, OpenOptions { timeout: Some(Duration::from_secs(5)), ..OpenOptions::default() });
+        let other = Camera::open(&uri, OpenOptions { timeout: Some(PATIENCE), ..OpenOptions::default() });
         let other = other.unwrap_or_else(|error| panic!("{error}"));
         let free = killed.elapsed();
         other.start(&StreamRequest::default()).unwrap();
@@ -639,7 +642,7 @@ fn whoever_is_killed_leaves_the_camera_free_and_nothing_else() {
         other.close();
         assert_eq!(Seen::of(&kept), seen, "the memory of a process that is no more stays readable");
         println!("{uri}: free {free:?} after its process was killed: {error}; left {:?}", left());
-        assert!(free < Duration::from_secs(3), "{uri}: {free:?}");
+        assert!(free < Duration::from_secs(10), "{uri}: {free:?}");
         v4l2_ctl_streams(Path::new(&uri), 2).unwrap_or_else(|error| panic!("{uri}: {error}"));
 
         // The next one takes its place, and the reader finds it.

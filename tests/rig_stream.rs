@@ -127,12 +127,18 @@ fn the_newest_or_all_in_order() {
     let dropped_before = camera.stats().dropped;
     camera.start(&StreamRequest { drop_policy: DropPolicy::Oldest, ..request("YUYV", 640, 360) }).unwrap();
     let first = camera.next_frame(PATIENCE).unwrap().sequence();
-    std::thread::sleep(late);
-    let frame = camera.next_frame(PATIENCE).unwrap();
-    let ahead = frame.sequence() - first;
-    assert!(ahead >= 8, "the newest: {ahead} frames ahead");
-    assert!(monotonic_ns() - frame.timestamp_ns() < 150_000_000, "and it is young");
-    assert_eq!(camera.stats().dropped - dropped_before, ahead - 1);
+    let (mut last, mut youngest) = (first, i64::MAX);
+    let tries = 5; // a machine that is slow may be so just before it looks at the clock
+    for _ in 0..tries {
+        std::thread::sleep(late);
+        let frame = camera.next_frame(PATIENCE).unwrap();
+        youngest = youngest.min(monotonic_ns() - frame.timestamp_ns());
+        let ahead = frame.sequence() - last;
+        assert!(ahead >= 8, "the newest: {ahead} frames ahead");
+        last = frame.sequence();
+    }
+    assert!(youngest < 150_000_000, "and it is young: {youngest} ns");
+    assert_eq!(camera.stats().dropped - dropped_before, last - first - tries);
 }
 
 #[test]

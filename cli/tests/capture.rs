@@ -116,7 +116,8 @@ fn an_avi_clip_is_as_long_as_was_asked_and_its_jpegs_decode() {
     assert_eq!(code, 0, "{value}");
     let frames = value["frames"].as_u64().unwrap();
     assert!(frames + value["dropped"].as_u64().unwrap() == 50, "{value}");
-    assert!((0.9..1.0).contains(&value["seconds"].as_f64().unwrap()), "{value}");
+    let seconds = value["seconds"].as_f64().unwrap();
+    assert!(seconds < 1.0 && (seconds >= 0.9 || value["dropped"] != 0), "{value}");
     let clip = fs::read(&path).unwrap();
     let word = |at: usize| u32::from_le_bytes(clip[at..at + 4].try_into().unwrap()) as usize;
     assert_eq!((&clip[..4], &clip[8..12], word(4) + 8), (&b"RIFF"[..], &b"AVI "[..], clip.len()));

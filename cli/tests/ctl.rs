@@ -211,7 +211,10 @@ fn who_may_not_command_is_told_so() {
     std::fs::create_dir_all(&folder).unwrap();
     std::os::unix::fs::chown(&folder, Some(65534), Some(65534)).unwrap();
     let command = folder.join("camlease");
-    std::fs::copy(env!("CARGO_BIN_EXE_camlease"), &command).unwrap();
+    // By another process: what this one has open for writing, a child of another test has for a moment, too, and then
+    // nobody can start it.
+    let copied = std::process::Command::new("cp").args(["-p", env!("CARGO_BIN_EXE_camlease")]).arg(&command).status();
+    assert!(copied.unwrap().success());
     let nobody = |arguments: &[&str]| {
         let mut run = std::process::Command::new(&command);
         std::os::unix::process::CommandExt::uid(std::os::unix::process::CommandExt::gid(&mut run, 65534), 65534);

@@ -7,10 +7,12 @@ use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camlease::{Camera, Kind, OpenOptions, StreamRequest};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getsid};
 use serde_json::Value;
 use support::{PATIENCE, camera, camlease, end_of, lives, wait_for, with_argument};
 
@@ -49,6 +51,15 @@ fn server(share: &str) -> Option<i32> {
     camlease::shares().into_iter().find(|served| served.name == share).map(|served| served.pid)
 }
 
+/// The process that stays, of those that are started for a camera: the first one is in this session, and the second one
+/// leads the new one until it ends.
+#[track_caller]
+fn away(uri: &str) -> i32 {
+    let own = getsid(None).unwrap();
+    let is_away = |pid: Pid| getsid(Some(pid)).is_ok_and(|session| session != own && session != pid);
+    wait_for("the process that stays", || with_argument(uri).into_iter().find(|pid| is_away(Pid::from_raw(*pid))))
+}
+
 fn name_of(uri: &str) -> &str {
     uri.strip_prefix("virtual:").unwrap()
 }
@@ -64,12 +75,13 @@ fn ends_and_lets_go(pid: i32, uri: &str) {
 fn it_is_away_from_whoever_started_it_and_lives_as_long_as_it_is_used() {
     let uri = camera("detached");
     let share = name_of(&uri);
-    let (mut child, reader) = start(&uri, share, &["--timeout", "5000"]);
+    let (mut child, reader) = start(&uri, share, &["--timeout", "20000"]);
+    let pid = away(&uri);
     assert_eq!(end_of(&mut child).code(), Some(0), "its parent is not waited for");
     let said = report(reader);
     assert_eq!((&said["ok"], &said["share"]), (&true.into(), &share.into()), "{said}");
-    let pid = server(share).unwrap();
     let camera = Camera::open(&format!("shared:{share}"), OpenOptions::default()).unwrap();
+    assert_eq!(server(share), Some(pid));
 
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let bits = |key: &str| {
@@ -86,7 +98,7 @@ fn it_is_away_from_whoever_started_it_and_lives_as_long_as_it_is_used() {
         assert_eq!(fs::read_link(format!("/proc/{pid}/fd/{standard}")).unwrap().to_str(), Some("/dev/null"));
     }
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
-    let of = |pid: i32| nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).unwrap().as_raw();
+    let of = |pid: i32| getsid(Some(Pid::from_raw(pid))).unwrap().as_raw();
     assert!(of(pid) != of(std::process::id() as i32) && of(pid) != pid, "a session of its own, which it does not lead");
 
     camera.start(&StreamRequest::default()).unwrap();
@@ -103,9 +115,9 @@ fn it_is_away_from_whoever_started_it_and_lives_as_long_as_it_is_used() {
 fn one_that_nobody_comes_to_ends() {
     let uri = camera("detached-lonely");
     let (mut child, reader) = start(&uri, name_of(&uri), &[]);
+    let pid = away(&uri);
     end_of(&mut child);
     assert_eq!(report(reader)["ok"], true);
-    let pid = server(name_of(&uri)).unwrap();
     ends_and_lets_go(pid, &uri);
 }
 
@@ -128,24 +140,27 @@ fn it_says_why_it_has_no_camera() {
 #[test]
 fn who_hangs_up_does_not_want_the_camera_any_more() {
     let uri = format!("{}?busy=1000000", camera("detached-cancel"));
+    // Who is left of what this process starts becomes its own child, so that it is told how that one ends.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
     let (mut child, reader) = start(&uri, "detached-cancel", &[]);
     end_of(&mut child);
-    let waits = with_argument(&uri);
-    assert_eq!(waits.len(), 1);
-    let begun = Instant::now();
+    let pid = Pid::from_raw(away(&uri));
     drop(reader);
-    wait_for("its end", || (!lives(waits[0])).then_some(()));
-    assert!(begun.elapsed() < Duration::from_secs(4), "not by its last resort: {:?}", begun.elapsed());
+    let ended = wait_for("its end", || {
+        waitpid(pid, Some(WaitPidFlag::WNOHANG)).ok().filter(|status| *status != WaitStatus::StillAlive)
+    });
+    assert_eq!(ended, WaitStatus::Exited(pid, 0), "not by its last resort");
 }
 
 #[test]
 fn one_whose_driver_hangs_ends_and_its_readers_are_told() {
     let uri = camera("detached-hang");
     let share = name_of(&uri);
-    let (mut child, reader) = start(&format!("{uri}?fps=100&hang=10"), share, &[]);
+    let hangs = format!("{uri}?fps=100&hang=10");
+    let (mut child, reader) = start(&hangs, share, &[]);
+    let pid = away(&hangs);
     end_of(&mut child);
     assert_eq!(report(reader)["ok"], true);
-    let pid = server(share).unwrap();
     let camera = Camera::open(&format!("shared:{share}"), OpenOptions::default()).unwrap();
     camera.start(&StreamRequest::default()).unwrap();
     let gone = (0..1000).find_map(|_| camera.next_frame(Some(PATIENCE)).err()).unwrap();

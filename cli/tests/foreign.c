@@ -30,12 +30,13 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     setvbuf(stdout, NULL, _IONBF, 0);
-    keep(argv[1]);
+    /* Before it has the camera: whoever sees that may signal it at once. */
     if (strcmp(argv[2], "stubborn") == 0) {
         signal(SIGTERM, SIG_IGN);
         signal(SIGINT, SIG_IGN);
         signal(SIGHUP, SIG_IGN);
     }
+    keep(argv[1]);
     printf("ready %d\n", (int)getpid());
     if (strcmp(argv[2], "once") == 0)
         return 4;

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,8 @@ fn a_wait_ends_when_the_camera_is_free() {
 
     let mut program = foreign_holder(&camera, "plain");
     let begun = Instant::now();
-    let waiting = camlease(&["wait", &camera]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut waiting = camlease(&["wait", &camera]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines().map_while(Result::ok);
     let (code, _, err) = run(&["wait", &camera, "--timeout", "300ms"]);
     assert_eq!(code, 6, "{err}");
     assert!(begun.elapsed() >= Duration::from_millis(300));
@@ -95,12 +97,14 @@ fn a_wait_ends_when_the_camera_is_free() {
     let (code, error) = json_error(&["wait", &camera, "--timeout", "0.2"]);
     assert_eq!((code, &error["kind"]), (6, &"timeout".into()));
 
+    // Before its end: who comes later finds the camera free.
+    assert!(said.any(|line| line.contains("waiting for")));
+    assert!(said.any(|line| line.contains(&format!("pid {}", program.id()))));
     program.child.kill().unwrap();
     program.child.wait().unwrap();
-    let (code, out, err) = told(waiting.wait_with_output().unwrap());
-    assert_eq!(code, 0, "{err}");
+    let (code, out, _) = told(waiting.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{:?}", said.collect::<Vec<_>>());
     assert!(out.starts_with(&format!("{camera}: free, after ")), "{out}");
-    assert!(err.contains("waiting for") && err.contains(&format!("pid {}", program.id())), "{err}");
     let (code, value) = json(&["wait", &camera]);
     assert_eq!((code, &value["free"], &value["attempts"]), (0, &true.into(), &1.into()));
 }

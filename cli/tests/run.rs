@@ -18,8 +18,9 @@ fn name(camera: &str) -> &str {
 /// Runs a shell script under `camlease run` to its end: exit code, standard output, events.
 #[track_caller]
 fn shell(camera: &str, options: &[&str], script: &str) -> (i32, String, Vec<Value>) {
-    let arguments =
-        [&["--json", "run", "-c", camera, "--delay", "50ms", "--grace", "500ms"], options, &["--", "sh", "-c", script]];
+    // A short one is for those that end by nothing weaker.
+    let grace: &[&str] = if options.contains(&"--grace") { &[] } else { &["--grace", "10s"] };
+    let arguments = [&["--json", "run", "-c", camera, "--delay", "50ms"], grace, options, &["--", "sh", "-c", script]];
     let (code, out, err) = run(&arguments.concat());
     (code, out, events(&err))
 }
@@ -111,7 +112,7 @@ fn a_busy_camera_is_waited_for() {
 fn a_busy_camera_is_got_by_evicting_or_asking() {
     let camera = camera("evict");
     let mut program = foreign_holder(&camera, "stubborn");
-    let (code, out, events) = shell(&camera, &["--evict", "--timeout", "20s"], "echo has it");
+    let (code, out, events) = shell(&camera, &["--evict", "--grace", "500ms", "--timeout", "20s"], "echo has it");
     assert_eq!((code, out.as_str()), (0, "has it\n"), "{events:?}");
     assert!(!program.is_alive());
 
@@ -158,8 +159,14 @@ fn what_a_failed_command_left_is_released_and_nothing_else() {
     support::signal(pid, Signal::SIGKILL);
     assert_eq!(run(&["wait", &camera, "--timeout", "10s"]).0, 0);
 
-    let script = format!("{} {} stubborn >/dev/null 2>&1 & sleep 0.3; exit 3", foreign().display(), name(&camera));
-    let (code, _, events) = shell(&camera, &["--retries", "0"], &script);
+    let script = format!(
+        "{} {} stubborn >/dev/null 2>&1 & \
+         while ! {} who {camera} 2>/dev/null | grep -q \"pid $!\"; do sleep 0.1; done; exit 3",
+        foreign().display(),
+        name(&camera),
+        env!("CARGO_BIN_EXE_camlease")
+    );
+    let (code, _, events) = shell(&camera, &["--retries", "0", "--grace", "500ms"], &script);
     assert_eq!((code, &events[2]["outcome"]), (3, &"killed".into()), "{events:?}");
     assert_eq!(run(&["wait", &camera, "--timeout", "0"]).0, 0);
 }
@@ -183,14 +190,15 @@ fn another_program_that_takes_the_camera_meanwhile_is_waited_for() {
 #[test]
 fn ctrl_c_ends_both() {
     let camera = camera("hangs");
-    let mut terminal = Terminal::start(&["run", "-c", &camera, "--", "sh", "-c", "echo hangs as $$; exec sleep 600"]);
+    let script = "echo hangs as $$; exec sleep 600";
+    let mut terminal = Terminal::start(&["run", "-c", &camera, "--grace", "60s", "--", "sh", "-c", script]);
     terminal.wait_for("hangs as ");
     terminal.wait_for("sh started (pid ");
     terminal.type_in("\x03");
     let begun = Instant::now();
     let (code, screen) = terminal.end();
     assert_eq!(code, 130, "{screen}");
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     let pid = screen.split("hangs as ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
     assert!(!lives(pid));
     assert!(!screen.contains("started again"), "{screen}");
@@ -218,8 +226,8 @@ fn signals_are_passed_on_and_become_stronger() {
 
     let (child, pid) =
         ready(&camera, &["--grace", "300ms"], "trap '' TERM INT; echo ready $$; while :; do sleep 0.1; done");
-    support::signal(child.id() as i32, Signal::SIGINT);
     let begun = Instant::now();
+    support::signal(child.id() as i32, Signal::SIGINT);
     let (code, _, err) = told(child.wait_with_output().unwrap());
     assert_eq!(code, 128 + 9, "{err}");
     assert!(begun.elapsed() >= Duration::from_millis(600), "SIGINT, SIGTERM, SIGKILL, with a grace between");
@@ -259,7 +267,7 @@ fn the_pause_can_be_interrupted() {
     support::signal(child.id() as i32, Signal::SIGINT);
     let begun = Instant::now();
     assert_eq!(support::end_of(&mut child).code(), Some(130));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

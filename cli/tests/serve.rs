@@ -65,24 +65,24 @@ fn a_worker_that_fails_again_and_again_is_left_alone_and_tried_once() {
 
 #[test]
 fn a_worker_that_hangs_is_killed_and_replaced() {
-    let mut serving = Serving::start("hang", &(one(&camera("hang"), "") + "hang_timeout = \"1s\"\n"));
+    let mut serving = Serving::start("hang", &(one(&camera("hang"), "") + "hang_timeout = \"3s\"\n"));
     let pid = serving.served("front");
     signal(pid, Signal::SIGSTOP);
     let line = serving.line("was not well");
-    assert!(line.contains(&format!("(pid {pid}) was not well for 1.0 s: killed")), "{line}");
+    assert!(line.contains(&format!("(pid {pid}) was not well for 3.0 s: killed")), "{line}");
     assert_ne!(serving.served("front"), pid);
-    assert!(!lives(pid));
+    wait_for_the_end_of(pid);
     serving.stop();
 }
 
 #[test]
 fn a_supervisor_that_was_stopped_itself_does_not_blame_its_workers() {
-    let mut serving = Serving::start("paused", &(one(&camera("paused"), "") + "hang_timeout = \"500ms\"\n"));
+    let mut serving = Serving::start("paused", &(one(&camera("paused"), "") + "hang_timeout = \"3s\"\n"));
     let pid = serving.served("front");
     serving.signal(Signal::SIGSTOP);
-    std::thread::sleep(std::time::Duration::from_millis(1500)); // what a person at a debugger does
+    std::thread::sleep(Duration::from_secs(5)); // what a person at a debugger does
     serving.signal(Signal::SIGCONT);
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(3500)); // longer than it may be silent
     assert!(lives(pid));
     assert_eq!(serving.count("was not well"), 0);
     serving.stop();
@@ -117,11 +117,11 @@ fn a_worker_that_does_not_stop_is_killed() {
 
 #[test]
 fn a_worker_that_not_even_sigkill_ends_is_replaced() {
-    let mut serving = Serving::start("stuck", &(one(&camera("stuck"), "") + "hang_timeout = \"500ms\"\n"));
+    let mut serving = Serving::start("stuck", &(one(&camera("stuck"), "") + "hang_timeout = \"3s\"\n"));
     let pid = serving.served("front");
     // Its end is seen by its tracer alone: to the supervisor it is a process that stays where it is.
     let frozen = Frozen::new(pid);
-    serving.line("was not well for 500 ms: killed");
+    serving.line("was not well for 3.0 s: killed");
     serving.line(&format!("its process (pid {pid}) hangs in the driver"));
     assert_ne!(serving.served("front"), pid);
     frozen.thaw();
@@ -220,7 +220,7 @@ fn is_free(uri: &str) {
 
 #[test]
 fn a_worker_that_hangs_does_not_outlive_its_supervisor() {
-    let rules = "hang_timeout = \"400ms\"\nstop_grace = \"200ms\"\n";
+    let rules = "hang_timeout = \"3s\"\nstop_grace = \"200ms\"\n";
     let mut serving = Serving::start("hung-orphan", &(one(&camera("hung-orphan"), "") + rules));
     let pid = serving.served("front");
     serving.signal(Signal::SIGSTOP);
@@ -319,7 +319,8 @@ fn tells_the_service_manager(test: &str, address: &str, socket: &UnixDatagram) {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let config = one(&camera(test), "");
     let mut serving = Serving::start_with(test, &config, |command| {
-        command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
+        // The socket keeps few messages, and this test may not come to read them for a while.
+        command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "2000000").env_remove("WATCHDOG_PID");
     });
     assert!(message_with(socket, "STATUS=").contains("front starting"));
     assert!(message_with(socket, "STATUS=").contains("front"));
@@ -411,7 +412,8 @@ fn whoever_does_not_read_the_log_keeps_no_camera_waiting() {
     reader.read_exact(&mut full).unwrap();
     assert!(full.iter().all(|byte| *byte == b'x'));
     signal(child.id() as i32, Signal::SIGHUP);
-    let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+    // The camera's process may have something to say meanwhile.
+    let mut lines = BufReader::new(reader).lines().map_while(Result::ok).filter(|line| !line.starts_with("front: "));
     let first = lines.next().unwrap();
     assert!(first.starts_with("supervisor: ") && first.ends_with(" lines were left out: nobody read"), "{first}");
     assert_eq!(lines.next().unwrap(), "supervisor: the file was read again");
@@ -511,7 +513,7 @@ fn what_is_served_is_read_and_readers_stay_when_its_process_is_replaced() {
 fn a_driver_that_hangs_is_seen_and_its_process_replaced() {
     let name = unique("serve-hang");
     let camera = camera("serve-hang") + "?fps=50&hang=20";
-    let mut serving = Serving::start_for_all("serve-hang", &(named(&name, &camera, "") + "hang_timeout = \"1s\"\n"));
+    let mut serving = Serving::start_for_all("serve-hang", &(named(&name, &camera, "") + "hang_timeout = \"3s\"\n"));
     let first = serving.served(&name);
     let reader = reader(&name);
     let mut taken = 0;
@@ -520,11 +522,11 @@ fn a_driver_that_hangs_is_seen_and_its_process_replaced() {
         taken += 1;
     }
     let line = serving.line("was not well");
-    assert!(line.contains(&format!("(pid {first}) was not well for 1.0 s: killed")), "{line}");
+    assert!(line.contains(&format!("(pid {first}) was not well for 3.0 s: killed")), "{line}");
     let second = serving.served(&name);
     goes_on(&reader);
-    assert!(second != first && !lives(first));
-    assert_eq!(serving.count("hangs in the driver"), 0, "it ended when it was killed");
+    assert_ne!(second, first);
+    wait_for_the_end_of(first); // it hangs where a signal reaches it
     drop(reader);
     serving.stop();
 }
@@ -560,19 +562,19 @@ fn other_rules_are_taken_without_harm_to_any_camera() {
     let config = |rules: &str| format!("[camera.front]\nuri = \"{front}\"\n[supervisor]\n{rules}");
     let mut serving = Serving::start("rules", &config("heartbeat = \"10s\"\nhang_timeout = \"30s\"\n"));
     let pid = serving.served("front");
-    serving.configure(&config("heartbeat = \"200ms\"\nhang_timeout = \"1s\"\n"));
+    serving.configure(&config("heartbeat = \"200ms\"\nhang_timeout = \"3s\"\n"));
     serving.line("the file was read again");
-    std::thread::sleep(Duration::from_millis(2500)); // longer than it may be silent now
+    std::thread::sleep(Duration::from_secs(4)); // longer than it may be silent now
     assert!(lives(pid));
     assert_eq!(serving.count("was not well"), 0);
     // And it is judged by them.
     signal(pid, Signal::SIGSTOP);
-    serving.line("was not well for 1.0 s: killed");
+    serving.line("was not well for 3.0 s: killed");
     let pid = serving.served("front");
     // The other way round.
     serving.configure(&config("heartbeat = \"10s\"\nhang_timeout = \"30s\"\n"));
     serving.line("the file was read again");
-    std::thread::sleep(Duration::from_millis(2500)); // longer than it might be silent before
+    std::thread::sleep(Duration::from_secs(4)); // longer than it might be silent before
     assert!(lives(pid));
     assert_eq!(serving.count("was not well"), 1);
     serving.stop();
@@ -592,7 +594,7 @@ fn a_camera_that_hangs_and_was_told_to_quit_is_not_started_again() {
     serving.line("was told to quit");
     serving.line("all cameras were told to quit");
     assert_eq!(end_of(&mut serving.child).code(), Some(0));
-    assert!(!lives(pid));
+    wait_for_the_end_of(pid);
     assert_eq!(serving.count("started"), 1);
 }
 
@@ -662,9 +664,12 @@ fn a_video_file_is_a_camera() {
     let mut serving = Serving::start_for_all("serve-file", &named(&name, &format!("file:{file}?loop=1"), ""));
     serving.wait_until_served(&name);
     let reader = reader(&name);
-    let shades: Vec<u8> = (0..12).map(|_| next(&reader).data(0)[0]).collect();
-    assert!(shades.iter().all(|shade| [40, 120, 200].contains(shade)), "{shades:?}");
-    assert!(shades.windows(2).all(|pair| pair[0] != pair[1]), "they come in turn: {shades:?}");
+    let shade = |frame: Frame| (frame.sequence(), frame.data(0)[0]);
+    let shades: Vec<(u64, u8)> = (0..12).map(|_| shade(next(&reader))).collect();
+    assert!(shades.iter().all(|(_, shade)| [40, 120, 200].contains(shade)), "{shades:?}");
+    // A machine that is busy leaves some out.
+    let differ = |pair: &[(u64, u8)]| (pair[1].1 == pair[0].1) == (pair[1].0 - pair[0].0).is_multiple_of(3);
+    assert!(shades.windows(2).all(differ), "they come in turn: {shades:?}");
     drop(reader);
     serving.stop();
 }

