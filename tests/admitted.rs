@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs::{self, DirBuilder};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -22,6 +22,8 @@ const NOBODY: u32 = 65534;
 const STRANGER: u32 = 54321;
 const READERS: u32 = 54322;
 const COMMANDERS: u32 = 54323;
+/// How many cameras one process of a crowd opens.
+const CROWD: usize = 40;
 
 /// Tries all that a client may, and tells what came of each: a status and its words.
 #[test]
@@ -30,6 +32,20 @@ fn visits() {
     if let Some(name) = visit.strip_prefix("serve ") {
         let _camera = shared(name, Allowed::Everyone, Allowed::Everyone);
         println!("serves");
+        // Until it is killed.
+        std::thread::sleep(Duration::from_secs(600));
+        return;
+    }
+    if let Some(name) = visit.strip_prefix("crowd ") {
+        let open = || Camera::open(&format!("shared:{name}"), OpenOptions::default());
+        let (mut held, mut refused) = (Vec::new(), String::new());
+        while held.len() < CROWD && refused.is_empty() {
+            match open() {
+                Ok(camera) => held.push(camera),
+                Err(error) => refused = error.to_string(),
+            }
+        }
+        println!("\ncrowd: {} {refused}", held.len());
         // Until it is killed.
         std::thread::sleep(Duration::from_secs(600));
         return;
@@ -138,7 +154,8 @@ fn who_may_read_and_who_may_command() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
     // SAFETY: of this process's threads only Rust code reads its environment, under std's lock.
     unsafe { std::env::set_var("CAMLEASE_RUNTIME_DIR", &folder) };
-    fs::copy(std::env::current_exe().unwrap(), program()).unwrap();
+    // By another process: nobody can start what somebody has open for writing.
+    assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(program()).status().unwrap().success());
     let name = format!("admitted-{}", std::process::id());
     let visit = |user: u32, group: u32, groups: &[u32], visit: &str| {
         let output = as_user(user, group, groups, visit).output().unwrap();
@@ -249,7 +266,36 @@ fn who_may_read_and_who_may_command() {
     reader.close();
     own.kill().unwrap();
     own.wait().unwrap();
+    a_crowd_of_one_users_keeps_no_other_user_out(&name);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+fn a_crowd_of_one_users_keeps_no_other_user_out(name: &str) {
+    let camera = shared(name, Allowed::Everyone, Allowed::Everyone);
+    let mut crowd = Vec::new();
+    let mut come = || {
+        let mut process =
+            as_user(NOBODY, STRANGER, &[], &format!("crowd {name}")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let told = lines.find_map(|line| line.strip_prefix("crowd: ").map(str::to_owned)).expect("how many came in");
+        crowd.push((process, lines));
+        told
+    };
+    assert_eq!(come(), format!("{CROWD} "), "one process alone is no crowd");
+    let told = come();
+    let words = format!("{} shared:{name}: user {NOBODY} has 64 connections to it already", 64 - CROWD);
+    assert!(told.starts_with(&words), "{told}");
+    for (user, expected) in [(STRANGER, "OK"), (0, "OK"), (NOBODY, "BUDGET")] {
+        let output = as_user(user, STRANGER, &[], name).output().unwrap();
+        assert!(of(&support::text(&output), "open").starts_with(expected), "{user}: {}", support::text(&output));
+    }
+    for (process, _) in &mut crowd {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    eventually("the crowd", || camera.share_info().unwrap().clients, |clients| *clients == 0);
+    let output = as_user(NOBODY, STRANGER, &[], name).output().unwrap();
+    expect(&support::text(&output), &ALL);
 }
 
 /// Said past the test harness, which keeps what passing tests print to itself.

@@ -109,14 +109,21 @@ pub trait Device: Send + Sync {
     }
 
     /// What its lease is filed under; `None` for a kind that anybody can open at any time.
-    fn filing(&self) -> Option<Filing>;
+    fn filing(&self) -> Option<Filing> {
+        None
+    }
 
     /// Gives up the open file that the camera is held by, to be passed on: whoever has it then holds the camera. The
     /// stream has been stopped. `None` where there is nothing that could be passed on, and the camera is free.
-    fn hand_over(self: Box<Self>) -> Option<Fd>;
+    fn hand_over(self: Box<Self>) -> Option<Fd> {
+        None
+    }
 
-    /// Lets the camera go, in the background: its driver may hang. Dropping it does the same here and now.
-    fn let_go(self: Box<Self>) -> Option<Closing>;
+    /// Lets the camera go, in the background: its driver may hang. Dropping it does the same here and now, and all that is
+    /// needed where this is `None`.
+    fn let_go(self: Box<Self>) -> Option<Closing> {
+        None
+    }
 }
 
 /// A port that is open to reset the camera in it. Having it open disturbs nobody.

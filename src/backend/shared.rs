@@ -14,7 +14,7 @@ use crate::acquire::{Entry, refuse_when_shut_down};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Control, Format, StreamFormat, StreamRequest};
 use crate::holders::{self, Activity, Holders};
-use crate::kernel::{Closing, Ear, Epoll, Event, Fd, Timer, monotonic_ns};
+use crate::kernel::{Ear, Epoll, Event, Fd, Timer, monotonic_ns};
 use crate::lease::{self, Filing};
 use crate::memory::Buffer;
 use crate::share::link::{self, Caller, Link, News, Passed, serving};
@@ -272,18 +272,6 @@ impl Device for Served {
 
     fn port(&self) -> Result<Box<dyn Port>> {
         Err(no_port(&self.identity.uri))
-    }
-
-    fn filing(&self) -> Option<Filing> {
-        None
-    }
-
-    fn hand_over(self: Box<Self>) -> Option<Fd> {
-        None
-    }
-
-    fn let_go(self: Box<Self>) -> Option<Closing> {
-        None
     }
 }
 

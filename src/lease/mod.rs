@@ -339,30 +339,36 @@ pub fn clear_away(filing: &Filing) {
     sweep(filing);
 }
 
-/// Removes what dead processes left in the runtime folder under names that may never come again: all that they shared, and
-/// of leases, which tell a camera's next holder how the last one ended, the oldest when they are many.
+/// Removes what dead processes of this user left in the runtime folder under names that may never come again: all that they
+/// shared, and of leases, which tell a camera's next holder how the last one ended, the oldest when they are many.
 pub fn tidy() {
     Folder::all().iter().for_each(tidy_folder);
 }
 
 fn tidy_folder(folder: &Folder) {
-    let names = folder.names(PREFIX);
-    let keyed = names.iter().filter_map(|name| Some((name, key_of(name)?)));
-    let (signs, mut leases): (Vec<_>, Vec<_>) = keyed.partition(|(_, key)| key.starts_with(SIGN));
-    if leases.len() > policy::LEASES_KEPT {
-        let begun = |name: &str| fs::symlink_metadata(folder.path_of(name)).and_then(|about| about.modified()).ok();
-        leases.sort_by_cached_key(|(name, _)| begun(name));
+    let own = kernel::effective_user();
+    let (mut gone, mut leases) = (Vec::new(), Vec::new());
+    for name in folder.names(PREFIX) {
+        let Some(is_sign) = key_of(&name).map(|key| key.starts_with(SIGN)) else { continue };
+        // Others see to theirs: root is not to be led by what anybody may put there.
+        match fs::symlink_metadata(folder.path_of(&name)) {
+            Ok(about) if about.uid() != own => {}
+            Ok(_) if is_sign => gone.push(name),
+            Ok(about) => leases.push((about.modified().ok(), name)),
+            Err(_) => {}
+        }
     }
-    leases.truncate(match leases.len() > policy::LEASES_KEPT {
-        true => leases.len() - policy::LEASES_KEPT / 2,
-        false => 0,
-    });
-    for (name, _) in signs.iter().chain(&leases) {
-        let Ok(file) = folder.open(name, libc::O_RDWR) else { continue };
-        // One that says nothing yet is new, and its maker about to lock it.
+    if leases.len() > policy::LEASES_KEPT {
+        leases.sort_unstable();
+        leases.truncate(leases.len() - policy::LEASES_KEPT / 2);
+        gone.extend(leases.into_iter().map(|(_, name)| name));
+    }
+    for name in gone {
+        let Ok(file) = folder.open(&name, libc::O_RDWR) else { continue };
+        // Nobody has it. One that says nothing yet is new, and its maker about to lock it.
         if kernel::lock_for_writing(&file).is_ok() && look(&file).is_some() {
-            let _ = folder.remove(&door_of(name));
-            let _ = folder.remove(name);
+            let _ = folder.remove(&door_of(&name));
+            let _ = folder.remove(&name);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::format::{
     Control, Format, FourCc, GREY, MJPEG, RGB24, Rate, StreamFormat, StreamRequest, YUV420, YUV422P, layout,
 };
 use crate::holders::Holders;
-use crate::kernel::{Closing, Fd};
+use crate::kernel::Fd;
 use crate::lease::Filing;
 use crate::policy;
 use crate::uri::Options;
@@ -260,18 +260,6 @@ impl Device for Player {
 
     fn port(&self) -> Result<Box<dyn Port>> {
         Err(no_port(&self.identity.uri))
-    }
-
-    fn filing(&self) -> Option<Filing> {
-        None
-    }
-
-    fn hand_over(self: Box<Self>) -> Option<Fd> {
-        None
-    }
-
-    fn let_go(self: Box<Self>) -> Option<Closing> {
-        None
     }
 }
 
