@@ -91,6 +91,12 @@ impl Error {
         self
     }
 
+    /// The error number that another process told of.
+    pub fn with_errno(mut self, errno: i32) -> Self {
+        self.0.errno = errno;
+        self
+    }
+
     /// Adds the next step for the person who reads the message.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.0.hints_at.get_or_insert(self.0.message.len());

@@ -125,6 +125,11 @@ impl Event {
     }
 }
 
+/// Fails where this process cannot have so many more descriptors.
+pub fn has_room_for(descriptors: usize) -> std::io::Result<()> {
+    (0..descriptors).map(|_| Event::new()).collect::<Result<Vec<_>, _>>().map(drop)
+}
+
 /// A bell that this process rings and another one hears: what was rung is readable there until it is cleared.
 ///
 /// Nothing that the other does may hold up a ring. Of an eventfd both would have the same open file, and who takes

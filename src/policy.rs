@@ -32,6 +32,9 @@ pub const HAND_OVER_END: Duration = Duration::from_millis(1000);
 /// Longest name of a holder that others see, in bytes.
 pub const NAME_MOST: usize = 256;
 
+/// How many descriptors a look at who has a lease takes at a time: its file, and of the process its folder and a file in it.
+pub const LOOK_UP_DESCRIPTORS: usize = 3;
+
 /// Most leases in the runtime folder before those of holders that died go, the oldest half of them.
 pub const LEASES_KEPT: usize = 512;
 

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use camlease::{Camera, Commands, DropPolicy, Frame, Kind, Map, OpenOptions, ShareOptions, ShareStart, StreamRequest};
 use support::rough::Rough;
-use support::stamped::{self, Own, Stage, belongings, eventually, format, options};
+use support::stamped::{self, Own, Stage, belongings, eventually, format, options, settled};
 
 const SECONDS: Option<Duration> = Some(Duration::from_secs(20));
 /// How soon the end of a process is noticed, beside whatever else runs.
@@ -29,6 +31,8 @@ fn plays_a_part() {
     let Some((stage, part)) = stamped::part() else { return };
     match part[0].as_str() {
         "stay" => stay(&stage, &part[1]),
+        "starve" => starve(&stage),
+        "starve-and-produce" => starve_and_produce(&stage),
         "reader-forks" => reader_forks(&stage),
         "producer-forks" => producer_forks(&stage),
         _ => assert!(stamped::play(&stage, &part), "{part:?}"),
@@ -165,7 +169,6 @@ fn a_reader_that_is_killed_leaves_nothing_in_any_state() {
         killed.kill();
         eventually(state, || own.publisher.info(), |info| (info.readers, info.clients) == (1, 2));
         assert!(now.elapsed() < SOON, "{state}: it was noticed after {:?}", now.elapsed());
-        let opened = |of: &stamped::Belongings| (of.descriptors, of.memory_files);
         eventually(state, || belongings(std::process::id()), |now| opened(now) == opened(&before));
         for _ in 0..100 {
             own.publish();
@@ -177,9 +180,130 @@ fn a_reader_that_is_killed_leaves_nothing_in_any_state() {
     assert_eq!(stage.files(), Vec::<String>::new());
 }
 
+/// A reader of this process's own maps each slot when a frame comes in it first.
+fn opened(of: &stamped::Belongings) -> (usize, usize) {
+    (of.descriptors, of.memory_files)
+}
+
 /// Readers, by the producer's own word.
 fn own_clients(stage: &Stage) -> usize {
     stage.readers().len()
+}
+
+/// From now on this process can have so many descriptors more.
+fn leave_room_for(more: u32) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for a limit, and valid ones.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+        // The next one's number.
+        limit.rlim_cur = File::open("/dev/null").unwrap().as_raw_fd() as libc::rlim_t + libc::rlim_t::from(more);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+    }
+}
+
+/// Attaches with so few descriptors to have that it fails at each of them in turn, and at last does not.
+fn starve(stage: &Stage) {
+    let camera = open(stage);
+    for room in 0..30 {
+        leave_room_for(room);
+        let outcome = camera.start(&in_order(2)).and_then(|_| camera.next_frame(SECONDS));
+        leave_room_for(100);
+        let words = match outcome {
+            Ok(frame) => {
+                stamped::check(&frame).unwrap();
+                assert!(room > 2, "a ring and what belongs to it come without descriptors");
+                stage.board.parties[1].phase.store(1, SeqCst);
+                return;
+            }
+            Err(error) => error,
+        };
+        assert_eq!(words.errno(), libc::EMFILE, "{room}: {words}");
+        let _ = camera.stop();
+    }
+    panic!("it is never enough");
+}
+
+/// Publishes, and can have so many descriptors more as it is told.
+fn starve_and_produce(stage: &Stage) {
+    let mut own = Own::new(stage, slow(&stage.name));
+    let party = &stage.board.parties[1];
+    loop {
+        let told = party.holds.load(SeqCst);
+        if told != party.phase.load(SeqCst) {
+            leave_room_for(told - 1);
+            party.phase.store(told, SeqCst);
+        }
+        own.publish();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_producer_that_runs_out_of_descriptors_says_so_and_goes_on() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stage = Stage::new("deaths-scarce");
+    let party = &stage.board.parties[1];
+    let leave = |room: u32| {
+        party.holds.store(room + 1, SeqCst);
+        eventually("its limit", || party.phase.load(SeqCst), |now| *now == room + 1);
+    };
+    let _producer = stage.start("starve-and-produce");
+    leave(100);
+    let honest = open(&stage);
+    honest.start(&in_order(8)).unwrap();
+    let mut last = next(&honest).sequence();
+    let mut refused = 0;
+    for room in 0..30 {
+        leave(room);
+        let options = OpenOptions { timeout: Some(Duration::from_millis(300)), ..OpenOptions::default() };
+        let outcome = Camera::open(&format!("shared:{}", stage.name), options).and_then(|camera| {
+            camera.start(&in_order(2))?;
+            camera.next_frame(SECONDS).map(|frame| stamped::check(&frame).unwrap())
+        });
+        for _ in 0..20 {
+            let sequence = next(&honest).sequence();
+            assert!(sequence > last, "the frames of others go on");
+            last = sequence;
+        }
+        match outcome {
+            Ok(_) => break,
+            Err(error) => {
+                assert_eq!(error.errno(), libc::EMFILE, "{room}: {error}");
+                assert!(error.message().contains("its process"), "whose they are is told: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!((2..30).contains(&refused), "{refused} were refused");
+    leave(100);
+    let late = open(&stage);
+    late.start(&in_order(2)).unwrap();
+    next(&late);
+}
+
+#[test]
+fn a_reader_that_runs_out_of_descriptors_is_told_so_and_harms_nobody() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stage = Stage::new("deaths-starve");
+    let mut own = Own::new(&stage, slow(&stage.name));
+    let honest = open(&stage);
+    honest.start(&in_order(2)).unwrap();
+    drop((own.publish(), next(&honest)));
+    let before = settled(std::process::id());
+    let mut starves = stage.start("starve");
+    let ended = loop {
+        own.publish();
+        assert_eq!(next(&honest).sequence(), own.sequence);
+        if let Some(ended) = starves.has_ended() {
+            break ended;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    assert!(ended.success() && stage.board.parties[1].phase.load(SeqCst) == 1, "{ended}");
+    eventually("what it was given", || opened(&belongings(std::process::id())), |now| *now == opened(&before));
 }
 
 /// What waits for a producer is told of its end, in each state.

@@ -751,25 +751,33 @@ fn tell(name: &str, reader: &mut Reader, trouble: &Error, expelled: &mut Vec<u64
 /// Files of a ring's own: its memory, the reader's page, and its event.
 const OWN_FILES: usize = 3;
 
-/// Gives a reader the ring, and a page of its own. One who does not take it is sent away.
+/// Gives a reader the ring, and a page of its own. One who does not take it, or for whom there is none, is sent away.
 fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &StreamFormat, expelled: &mut Vec<u64>) {
-    let given = (|| {
+    let made = (|| {
         let (control_file, control) = written_there(policy::PAGE)?;
         reserve(&control_file, 0, policy::PAGE)?;
-        let bell = Bell::new()?;
-        let message = wire::of_generation(&wire::Generation {
-            number: generation.number,
-            format: StreamFormat { buffers: reader.quota, ..format.clone() },
-            geometry: generation.ring.geometry.clone(),
-            quota: reader.quota,
-        });
-        let mut files = vec![&generation.ring.file, &control_file, bell.ear()];
-        files.extend(&generation.lent);
-        reader.socket.send(&wire::to_line(message), &files)?;
-        Ok::<_, std::io::Error>(Attached { control, bell })
+        Ok::<_, std::io::Error>((control_file, control, Bell::new()?))
     })();
-    match given {
-        Ok(attached) => (reader.attached, reader.told) = (Some(attached), None),
+    let (control_file, control, bell) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let trouble = Error::system(format!("shared:{name}: its process, making room for a reader"), error)
+                .hint("try again when that has closed something, or raise its limits");
+            log::warn!("{trouble}; {} (pid {}) is sent away", reader.name, reader.peer.pid);
+            tell(name, reader, &trouble, expelled);
+            return expelled.push(reader.client);
+        }
+    };
+    let message = wire::of_generation(&wire::Generation {
+        number: generation.number,
+        format: StreamFormat { buffers: reader.quota, ..format.clone() },
+        geometry: generation.ring.geometry.clone(),
+        quota: reader.quota,
+    });
+    let mut files = vec![&generation.ring.file, &control_file, bell.ear()];
+    files.extend(&generation.lent);
+    match reader.socket.send(&wire::to_line(message), &files) {
+        Ok(()) => (reader.attached, reader.told) = (Some(Attached { control, bell }), None),
         Err(error) => {
             log::warn!("shared:{name}: {} (pid {}) takes no frames: {error}", reader.name, reader.peer.pid);
             expelled.push(reader.client);

@@ -115,6 +115,11 @@ impl Link {
     pub fn greet(caller: &Caller) -> Result<(Link, Result<u64>)> {
         let Caller { name, holder, monitor, before } = *caller;
         let Some(found) = serving_after(name, before) else {
+            // Who cannot look finds nobody.
+            kernel::has_room_for(policy::LOOK_UP_DESCRIPTORS).map_err(|error| {
+                Error::system(format!("shared:{name}: looking for its process"), error)
+                    .hint("close some descriptors, or raise the limit (ulimit -n)")
+            })?;
             lease::clear_away(&filing(name, Users::Peers));
             let nobody = Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"));
             return Err(match before.and_then(|_| serving(name)) {

@@ -1,7 +1,7 @@
 //! The thread that listens: who may come in, and what they may ask for. Whatever a client sends, or leaves unsaid, costs
 //! that client alone.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ use crate::{fork, policy};
 pub mod hostile;
 
 pub fn serve(hub: &Arc<Hub>, listener: &MessageSocket, stop: &Event) {
-    let mut server =
-        Server { hub, clients: Vec::new(), next: 1, controller: None, room: vec![0; policy::MESSAGE_MOST] };
+    let room = vec![0; policy::MESSAGE_MOST];
+    let mut server = Server { hub, clients: Vec::new(), next: 1, controller: None, room, spare: Event::new().ok() };
     let epoch = fork::epoch();
     loop {
         hub.listened_at.store(monotonic_ns(), Ordering::Relaxed);
@@ -63,6 +63,8 @@ struct Server<'a> {
     /// Who alone may command now, and with what priority.
     controller: Option<(u64, i64)>,
     room: Vec<u8>,
+    /// A descriptor that is given up to tell somebody that there is none.
+    spare: Option<Event>,
 }
 
 struct Client {
@@ -115,18 +117,10 @@ impl Server<'_> {
     fn let_in(&mut self, listener: &MessageSocket) {
         let socket = match listener.accept() {
             Ok(socket) => socket,
-            Err(error) => {
-                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) {
-                    log::warn!("shared:{}: nobody can come in: {error}", self.hub.name);
-                    std::thread::sleep(policy::ACCEPT_PAUSE);
-                }
-                return;
-            }
+            Err(error) => return self.turn_away(listener, error),
         };
         let Ok(peer) = socket.peer() else { return };
-        let refuse = |error: Error| {
-            let _ = socket.send(&wire::to_line(wire::answer(&Value::Null, Err(error))), &[]);
-        };
+        let refuse = |error| refuse(&socket, error);
         let may_read = is_allowed(&self.hub.readers, &socket, peer);
         let may_command = is_allowed(&self.hub.commanders, &socket, peer);
         if !may_read && !may_command {
@@ -163,6 +157,23 @@ impl Server<'_> {
             credited: now,
         });
         self.next += 1;
+    }
+
+    /// One comes for whom there is no descriptor, or no memory: left at the door it would wait, and not know for what.
+    fn turn_away(&mut self, listener: &MessageSocket, error: io::Error) {
+        if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) {
+            return;
+        }
+        let error = Error::system(format!("shared:{}: its process, letting a client in", self.hub.name), error)
+            .hint("try again when that has closed something, or raise its limits");
+        log::warn!("{error}");
+        self.spare = None;
+        match listener.accept() {
+            Ok(socket) => refuse(&socket, error),
+            // Not to go round and round.
+            Err(_) => std::thread::sleep(policy::ACCEPT_PAUSE),
+        }
+        self.spare = Event::new().ok();
     }
 
     /// Takes one message of a client's, or sees that it is gone.
@@ -420,6 +431,10 @@ impl Server<'_> {
             Ok(map(json!({ "value": feed.control(id)? })))
         })
     }
+}
+
+fn refuse(socket: &MessageSocket, error: Error) {
+    let _ = socket.send(&wire::to_line(wire::answer(&Value::Null, Err(error))), &[]);
 }
 
 fn is_allowed(who: &Allowed, socket: &MessageSocket, peer: Peer) -> bool {

@@ -81,8 +81,13 @@ pub fn failure(error: &Error) -> Map {
 /// The failure that a message tells of.
 pub fn failure_of(message: &Map) -> Error {
     let kind = word(message, "status").and_then(Kind::of_name).unwrap_or(Kind::Internal);
-    Error::new(kind, word(message, "message").unwrap_or("the camera's process gives no reason"))
+    let errno = number(message, "errno").filter(|errno| *errno < ERRNO_END).unwrap_or(0);
+    let words = word(message, "message").unwrap_or("the camera's process gives no reason");
+    Error::new(kind, words).with_errno(errno as i32)
 }
+
+/// Greater ones would be addresses to the kernel.
+const ERRNO_END: u64 = 4096;
 
 fn rate_of(message: &Map) -> Result<Rate> {
     let Some(value) = message.get("fps").filter(|value| !value.is_null()) else { return Ok(Rate::default()) };

@@ -32,8 +32,14 @@ pub fn hear(data: &[u8]) {
         return;
     };
     let hub = Arc::new(hub);
-    let mut server =
-        Server { hub: &hub, clients: Vec::new(), next: 1, controller: None, room: vec![0; policy::MESSAGE_MOST] };
+    let mut server = Server {
+        hub: &hub,
+        clients: Vec::new(),
+        next: 1,
+        controller: None,
+        room: vec![0; policy::MESSAGE_MOST],
+        spare: None,
+    };
     let mut publisher = Publishing::new(&hub);
     let mut ends: Vec<Option<End>> = (0..CLIENTS).map(|_| End::enter(&mut server)).collect();
     let (mut at, mut room) = (0, vec![0; policy::ANSWER_MOST]);
