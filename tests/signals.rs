@@ -5,13 +5,23 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(support::c_program("signals.c", &["-rdynamic"]));
     command.args(arguments);
+    // Whoever runs the tests in the background has them ignore some.
+    let as_usual = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            // SAFETY: a valid signal, and no handler.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: system calls alone.
+    unsafe { command.pre_exec(as_usual) };
     command
 }
 
@@ -81,7 +91,7 @@ fn the_default_action_follows_the_release_of_all_cameras_newest_first() {
                 Ok(())
             };
             // SAFETY: a system call alone.
-            unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, none) };
+            unsafe { command.pre_exec(none) };
             let ready = Ready::new(command);
             ready.send(signal);
             let (status, said) = ready.end();

@@ -451,22 +451,20 @@ impl Drop for Paper {
         if !self.file.is_own() {
             return;
         }
-        if self.is_held {
-            tidy_folder(&self.folder);
-        }
         // First: one that is killed in between leaves the lease, and whoever finds that removes both. By its name alone a
         // socket would be found by nobody.
         let _ = self.folder.remove(&door_of(&self.name));
         // One that only waited leaves the past to the next one.
         if self.is_held && self.past.swept().remains {
-            self.write(Doing::Ended);
             // Somebody who may remove both will.
-            return;
-        }
-        if let Err(error) = self.folder.remove(&self.name) {
+            self.write(Doing::Ended);
+        } else if let Err(error) = self.folder.remove(&self.name) {
             // What stays must not be taken for the lease of a holder that died.
             self.write(Doing::Ended);
             log::warn!("{}: {error}", self.folder.path_of(&self.name).display());
+        }
+        if self.is_held {
+            tidy_folder(&self.folder);
         }
     }
 }
@@ -595,7 +593,9 @@ fn sweep(filing: &Filing) -> Swept {
             if removable {
                 let _ = folder.remove(&door_of(&name));
             }
-            remains |= !removable || folder.remove(&name).is_err();
+            // It may be gone by now: its owner or another one's look was quicker.
+            let stays = |error: io::Error| error.kind() != io::ErrorKind::NotFound;
+            remains |= !removable || folder.remove(&name).is_err_and(stays);
         }
     }
     let last_exit = match last.map(|entry| entry.doing) {
