@@ -690,14 +690,13 @@ mod tests {
     fn the_first_process_and_kernel_threads_are_refused() {
         let reason = refusal(&holder(1, Activity::Streaming), &found(1)).unwrap();
         assert!(reason.contains("process 1") && reason.contains("have it close"), "{reason}");
-        let all = procfs::process::all_processes().unwrap().flatten();
+        let mut all = procfs::process::all_processes().unwrap().flatten();
         // Others may end meanwhile.
         let is_kernels = |process: &procfs::process::Process| {
             let start_time = process.stat().ok()?.starttime;
             Some(Process::find(process.pid(), start_time).ok()?.is_kernel_thread())
         };
-        let Some(thread) = all.filter(|process| is_kernels(process) == Some(true)).map(|process| process.pid()).next()
-        else {
+        let Some(thread) = all.find(|process| is_kernels(process) == Some(true)).map(|process| process.pid()) else {
             eprintln!("SKIPPED: kernel threads: none is visible from inside a container");
             return;
         };

@@ -125,6 +125,12 @@ impl Event {
     }
 }
 
+/// Whether it failed for want of descriptors or of the kernel's memory: who comes is not at fault, and another time it may
+/// not.
+pub fn is_shortage(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
 /// Fails where this process cannot have so many more descriptors.
 pub fn has_room_for(descriptors: usize) -> std::io::Result<()> {
     (0..descriptors).map(|_| Event::new()).collect::<Result<Vec<_>, _>>().map(drop)

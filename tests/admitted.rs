@@ -32,9 +32,7 @@ fn visits() {
     if let Some(name) = visit.strip_prefix("serve ") {
         let _camera = shared(name, Allowed::Everyone, Allowed::Everyone);
         println!("serves");
-        // Until it is killed.
-        std::thread::sleep(Duration::from_secs(600));
-        return;
+        return stay();
     }
     if let Some(name) = visit.strip_prefix("crowd ") {
         let open = || Camera::open(&format!("shared:{name}"), OpenOptions::default());
@@ -46,9 +44,7 @@ fn visits() {
             }
         }
         println!("\ncrowd: {} {refused}", held.len());
-        // Until it is killed.
-        std::thread::sleep(Duration::from_secs(600));
-        return;
+        return stay();
     }
     let (name, access) = match visit.strip_prefix("monitor ") {
         Some(name) => (name, Access::Monitor),
@@ -78,6 +74,11 @@ fn visits() {
     tell("set", camera.set_control(id, 10));
 }
 
+/// Until it is killed, or whoever started it has ended.
+fn stay() {
+    std::io::stdin().lines().for_each(drop);
+}
+
 fn shared(name: &str, readers: Allowed, commanders: Allowed) -> Camera {
     let camera = Camera::open(&format!("virtual:{name}?width=64&height=48&fps=100"), OpenOptions::default()).unwrap();
     let start = ShareStart::Always;
@@ -99,8 +100,13 @@ fn as_user(user: u32, group: u32, groups: &[u32], visit: &str) -> Command {
         }
     };
     command.arg("--").arg(program()).args(["--exact", "visits", "--nocapture", "--test-threads=1", "-q"]);
-    command.env(VISIT, visit);
+    command.env(VISIT, visit).stdin(Stdio::piped());
     command
+}
+
+/// What somebody says of a visit.
+fn visit(user: u32, group: u32, groups: &[u32], visit: &str) -> String {
+    support::text(&as_user(user, group, groups, visit).output().unwrap())
 }
 
 /// The test binary, where others can run it.
@@ -157,10 +163,6 @@ fn who_may_read_and_who_may_command() {
     // By another process: nobody can start what somebody has open for writing.
     assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(program()).status().unwrap().success());
     let name = format!("admitted-{}", std::process::id());
-    let visit = |user: u32, group: u32, groups: &[u32], visit: &str| {
-        let output = as_user(user, group, groups, visit).output().unwrap();
-        support::text(&output)
-    };
     let (owner, everyone) = (Allowed::Owner, Allowed::Everyone);
     let (readers, commanders) = (Allowed::Group(READERS), Allowed::Group(COMMANDERS));
     let stranger = (NOBODY, STRANGER, &[][..]);
@@ -286,16 +288,15 @@ fn a_crowd_of_one_users_keeps_no_other_user_out(name: &str) {
     let words = format!("{} shared:{name}: user {NOBODY} has 64 connections to it already", 64 - CROWD);
     assert!(told.starts_with(&words), "{told}");
     for (user, expected) in [(STRANGER, "OK"), (0, "OK"), (NOBODY, "BUDGET")] {
-        let output = as_user(user, STRANGER, &[], name).output().unwrap();
-        assert!(of(&support::text(&output), "open").starts_with(expected), "{user}: {}", support::text(&output));
+        let told = visit(user, STRANGER, &[], name);
+        assert!(of(&told, "open").starts_with(expected), "{user}: {told}");
     }
     for (process, _) in &mut crowd {
         process.kill().unwrap();
         process.wait().unwrap();
     }
     eventually("the crowd", || camera.share_info().unwrap().clients, |clients| *clients == 0);
-    let output = as_user(NOBODY, STRANGER, &[], name).output().unwrap();
-    expect(&support::text(&output), &ALL);
+    expect(&visit(NOBODY, STRANGER, &[], name), &ALL);
 }
 
 /// Said past the test harness, which keeps what passing tests print to itself.

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use camlease::{Camera, Kind, OpenOptions, StreamRequest};
 use serde_json::json;
-use support::number;
 use support::rough::{Given, PASSED_MOST, Rough, check, words};
 use support::stamped::{
-    self, Account, Own, Player, Random, SLOTS, Seen, Stage, belongings, eventually, judged, memory, options, settled,
+    self, Account, Own, Player, Random, SLOTS, Seen, Stage, belongings, eventually, memory, options, settled,
 };
+use support::{judged, number};
 
 const SECONDS: Option<Duration> = Some(Duration::from_secs(20));
 

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use camlease::{Camera, OpenOptions, StreamRequest};
-use support::number;
 use support::stamped::{
-    self, Account, Belongings, Board, PHASES, Player, Random, SLOTS, Seen, Stage, belongings, eventually, judged,
-    memory, settled,
+    self, Account, Belongings, Board, PHASES, Player, Random, SLOTS, Seen, Stage, belongings, eventually, memory,
+    settled,
 };
+use support::{judged, number};
 
 const KILLS: u64 = 300;
 /// Between two rounds of kills, on average.

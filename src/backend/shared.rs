@@ -474,8 +474,7 @@ impl Attached {
         let generation = wire::generation_of(message, length(&file).map_err(failed)?).ok_or_else(|| unreadable(uri))?;
         if lent.len() < generation.geometry.files() {
             let cause = std::io::Error::from_raw_os_error(libc::EMFILE);
-            return Err(Error::system(format!("{uri}: receiving its buffers"), cause)
-                .hint("close some descriptors, or raise the limit (ulimit -n)"));
+            return Err(Error::system(format!("{uri}: receiving its buffers"), cause).hint(link::MORE_DESCRIPTORS));
         }
         if length(&control).map_err(failed)? < policy::PAGE as u64 || !lent.iter().all(is_drivers) {
             return Err(unreadable(uri));

@@ -83,7 +83,7 @@ fn serve(socket: MessageSocket, stop: &Event, door: &Mutex<Option<Weak<dyn Door>
         let caller = match socket.accept() {
             Ok(caller) => caller,
             Err(error) => {
-                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) {
+                if kernel::is_shortage(&error) {
                     // The caller stays in the queue: without a pause this would go round and round.
                     let _ = poll(&mut fds[1..], Some(Instant::now() + policy::ACCEPT_PAUSE));
                 }

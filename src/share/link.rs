@@ -17,6 +17,9 @@ use crate::kernel::{self, Event, Fd, MessageSocket, PASSED_MOST, Received, poll,
 use crate::lease::{self, Found, Users};
 use crate::policy;
 
+/// What helps where this process has none left.
+pub const MORE_DESCRIPTORS: &str = "close some descriptors, or raise the limit (ulimit -n)";
+
 /// Descriptors that come with a message.
 pub type Passed = Vec<Fd>;
 
@@ -117,8 +120,7 @@ impl Link {
         let Some(found) = serving_after(name, before) else {
             // Who cannot look finds nobody.
             kernel::has_room_for(policy::LOOK_UP_DESCRIPTORS).map_err(|error| {
-                Error::system(format!("shared:{name}: looking for its process"), error)
-                    .hint("close some descriptors, or raise the limit (ulimit -n)")
+                Error::system(format!("shared:{name}: looking for its process"), error).hint(MORE_DESCRIPTORS)
             })?;
             lease::clear_away(&filing(name, Users::Peers));
             let nobody = Error::new(Kind::NotFound, format!("shared:{name}: nobody serves a camera by this name"));
@@ -206,8 +208,7 @@ impl Link {
             Ok(Received { has_lost: true, .. }) => {
                 let cause = std::io::Error::from_raw_os_error(libc::EMFILE);
                 News::Broken(
-                    Error::system(format!("shared:{}: receiving its memory", self.name), cause)
-                        .hint("close some descriptors, or raise the limit (ulimit -n)"),
+                    Error::system(format!("shared:{}: receiving its memory", self.name), cause).hint(MORE_DESCRIPTORS),
                 )
             }
             Ok(Received { length, passed, .. }) => match wire::parse(&room[..length]) {

@@ -12,7 +12,7 @@ use super::hub::{Hub, Order, Reader, What, is_owner};
 use super::wire::{self, Map, map, number, word};
 use super::{Allowed, Feed, LateAnswer};
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{Event, MessageSocket, Peer, monotonic_ns, poll, readable};
+use crate::kernel::{self, Event, MessageSocket, Peer, monotonic_ns, poll, readable};
 use crate::lease::one_line;
 use crate::{fork, policy};
 
@@ -161,7 +161,7 @@ impl Server<'_> {
 
     /// One comes for whom there is no descriptor, or no memory: left at the door it would wait, and not know for what.
     fn turn_away(&mut self, listener: &MessageSocket, error: io::Error) {
-        if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) {
+        if !kernel::is_shortage(&error) {
             return;
         }
         let error = Error::system(format!("shared:{}: its process, letting a client in", self.hub.name), error)

@@ -89,19 +89,6 @@ pub struct Account {
     delays: [AtomicU32; SAMPLES],
 }
 
-/// What can only be measured on a machine that does other things, too: one attempt in which nothing else came between is
-/// enough. Harm that is done shows in each.
-#[track_caller]
-pub fn judged(mut attempt: impl FnMut() -> Result<(), String>) {
-    const ATTEMPTS: usize = 4;
-    let mut failures = Vec::new();
-    while let Err(words) = attempt() {
-        println!("attempt {}: {words}", failures.len() + 1);
-        failures.push(words);
-        assert!(failures.len() < ATTEMPTS, "{failures:#?}");
-    }
-}
-
 pub fn monotonic_ns() -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: room for a timespec.
