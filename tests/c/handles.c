@@ -110,15 +110,15 @@ struct ear {
     bool used;
     _Atomic bool closed;
     atomic_int inside;
+    struct player player;
 };
 #define EARS 32
 static struct ear ears[EARS];
-static struct player hearer = { .number = 1 };
 
 static uint32_t hear(void *user_data, const camlease_asker *asker)
 {
     struct ear *ear = user_data;
-    struct player *p = &hearer;
+    struct player *p = &ear->player;
     atomic_fetch_add(&ear->inside, 1);
     unsigned serial = ASKS;
     sscanf(asker->name, "ask %u", &serial);
@@ -157,7 +157,8 @@ static uint32_t hear(void *user_data, const camlease_asker *asker)
         camlease_camera *camera;
         camlease_open_options options = CAMLEASE_OPEN_OPTIONS_INIT;
         options.timeout_ms = 0;
-        snprintf(uri, sizeof uri, "virtual:%s-heard?width=16&height=8&fps=1000", game.prefix);
+        /* its own: another camera's callback may be at it still, when the one who asked there has left */
+        snprintf(uri, sizeof uri, "virtual:%s-heard-%u?width=16&height=8&fps=1000", game.prefix, serial);
         if (!HEARD(S(OK), camlease_camera_open(uri, &options, &camera))) {
             HEARD(S(OK), camlease_camera_start(camera, NULL));
             HEARD(S(OK), camlease_camera_close(camera));
@@ -1584,7 +1585,10 @@ int main(int argc, char **argv)
     struct sigaction action = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGUSR2, &action, NULL);
-    hearer.seed = P->seed;
+    for (unsigned i = 0; i < EARS; i++) {
+        ears[i].player.seed = ears[i].player.state = P->seed;
+        ears[i].player.number = 1 + i;
+    }
     descriptors(); /* whatever it needs for itself is there now */
     game.first_descriptors = descriptors();
     uint64_t fork_every = calls / 40 + 1, next_fork = fork_every;
@@ -1608,10 +1612,13 @@ int main(int argc, char **argv)
     if (!forgetful)
         release_all();
     int left = descriptors();
+    uint64_t made = P->calls;
+    for (int i = 0; i < EARS; i++)
+        made += ears[i].player.calls;
     printf("handles: %" PRIu64 " calls, %" PRIu64 " refused, %" PRIu64 " children, %" PRIu64 " asks, %" PRIu64
            " hand-overs, %" PRIu64 " evictions, %" PRIu64 " releases on signals, seed %" PRIu64
            ", %.1f s, %d descriptors at most points, %d at the end%s\n",
-           P->calls + hearer.calls, P->refused, game.forks, game.asks, game.handed_over, game.evictions, game.releases,
+           made, P->refused, game.forks, game.asks, game.handed_over, game.evictions, game.releases,
            P->seed, (double)(now_ns() - begun) / 1e9, during, left,
            forgetful ? ", all forgotten" : "");
     if (!forgetful)
