@@ -335,7 +335,11 @@ impl Waiting<'_, '_> {
             match Ask::of(holder, &petition) {
                 Ok(ask) => self.asks.push(ask),
                 // One that ends just now is no refusal: the next attempt tells.
-                Err(error) if matches!(error.errno(), libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE) => continue,
+                Err(error) if matches!(error.errno(), libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE) => {
+                    // One that has it still, and had no patience with this thread, is asked again at the next look.
+                    self.leases.iter_mut().for_each(|seen| seen.retain(|other| *other != lease));
+                    continue;
+                }
                 Err(error) => self.refusals.push(error.message().to_owned()),
             }
             self.asked.push(lease);
@@ -371,6 +375,8 @@ impl Waiting<'_, '_> {
             Progress::Handed(camera) => {
                 // Where it cannot be used it is let go of by that, and the next attempt claims it.
                 let received = source.receive(camera).inspect_err(|error| log::warn!("{uri}: handed over: {error}"));
+                // The camera is free when this one lets it go: not while its last holder has a copy.
+                ask.await_end(Instant::now() + policy::HAND_OVER_END);
                 device = device.take().or(received.ok());
                 false
             }

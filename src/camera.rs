@@ -388,6 +388,8 @@ impl Camera {
             let behind = running.stream.as_ref().map_or(0, |stream| stream.behind());
             counters.behind.store(behind, Ordering::Relaxed);
         }
+        // First: of frames that come meanwhile, none is out that is not counted.
+        let frames_out = counters.frames_out.load(Ordering::Acquire);
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             frames: read(&counters.frames),
@@ -397,7 +399,7 @@ impl Camera {
             busy_wait_ns: read(&counters.busy_wait_ns),
             resets: read(&counters.resets),
             reconnects: read(&counters.reconnects),
-            frames_out: read(&counters.frames_out),
+            frames_out,
             bytes_out: read(&counters.bytes_out),
             behind: read(&counters.behind),
             ..Stats::default()
@@ -415,13 +417,14 @@ impl Drop for Camera {
 impl Shared {
     /// Whether calls may still use the camera.
     fn check(&self) -> Result<()> {
-        if self.epoch == fork::epoch() && self.ended.load(Ordering::SeqCst) == 0 { Ok(()) } else { Err(self.refusal()) }
+        let end = self.ended.load(Ordering::SeqCst);
+        if self.epoch == fork::epoch() && end == 0 { Ok(()) } else { Err(self.refusal(end)) }
     }
 
+    /// Why calls may not use a camera that ended this way; another thread may regain it in the same moment.
     #[cold]
-    fn refusal(&self) -> Error {
+    fn refusal(&self, end: u8) -> Error {
         let uri = &self.identity.uri;
-        let end = self.ended.load(Ordering::SeqCst);
         if self.epoch != fork::epoch() || end == 0 {
             return Error::new(Kind::Forked, format!("{uri}: this camera belongs to the parent process"))
                 .hint("open it in this process, once the parent has closed it");
@@ -449,7 +452,7 @@ impl Shared {
     /// How the camera was lost that is to be regained.
     fn loss(&self) -> Result<u8> {
         match self.ended.load(Ordering::SeqCst) {
-            end if self.epoch != fork::epoch() || is_final(end) => Err(self.refusal()),
+            end if self.epoch != fork::epoch() || is_final(end) => Err(self.refusal(end)),
             0 => Err(self.wrong_state("it is held; only a camera that was handed over or is gone can be regained")),
             end => Ok(end),
         }
@@ -616,7 +619,8 @@ impl Shared {
         counters.frames.fetch_add(1, Ordering::Relaxed);
         counters.dropped.fetch_add(lost, Ordering::Relaxed);
         counters.corrupt.fetch_add(corrupt.into(), Ordering::Relaxed);
-        counters.frames_out.fetch_add(1, Ordering::Relaxed);
+        // Who sees it out sees it counted.
+        counters.frames_out.fetch_add(1, Ordering::Release);
         counters.bytes_out.fetch_add(frame.memory(), Ordering::Relaxed);
         frame
     }
@@ -739,8 +743,9 @@ impl Shared {
 
     /// Gets the camera back that ended that way.
     fn regain(self: &Arc<Self>, end: u8, timeout: Option<Duration>, cancel: &Event) -> Result<()> {
-        if is_final(self.ended.load(Ordering::SeqCst)) {
-            return Err(self.refusal()); // closed before there was a wait to end
+        let now = self.ended.load(Ordering::SeqCst);
+        if is_final(now) {
+            return Err(self.refusal(now)); // closed before there was a wait to end
         }
         let gone = ENDS[usize::from(end) - 1] == Kind::Disconnected;
         // The name that it was opened by may fit another camera as well, or find it where it is now.
@@ -760,10 +765,10 @@ impl Shared {
         timed::lock(&self.lost).clear();
         let running = timed::lock(&self.stream);
         *timed::write(&self.device) = Some(got.device);
-        if self.ended.compare_exchange(end, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        if let Err(now) = self.ended.compare_exchange(end, 0, Ordering::SeqCst, Ordering::SeqCst) {
             // Closed meanwhile, perhaps before the device was there to be taken.
             drop(timed::write(&self.device).take());
-            return Err(self.refusal());
+            return Err(self.refusal(now));
         }
         self.clear_wake();
         drop(running);
@@ -865,18 +870,19 @@ impl Drop for Waiting<'_> {
 /// Calls that wait return `Kind::ShutDown`. False when a driver hung for longer.
 pub fn shut_down(timeout: Duration) -> bool {
     let _inside = signals::inside();
+    // Before any is woken, which may then be on its way out and counted no more.
+    let are_left = || exit::others_visit() || acquire::others_wait() || worker::are_left();
+    let were_there = are_left();
     acquire::shut_down();
     let deadline = Instant::now() + timeout;
     let cameras: Vec<_> = live().collect();
-    let woken = cameras.iter().any(|camera| camera.waiting.load(Ordering::SeqCst) > 0) | acquire::others_wait();
     for camera in &cameras {
         camera.mark_ended(Kind::ShutDown);
     }
     let hanging = let_go(&cameras, Duration::ZERO, deadline, &|_| ());
     hanging.iter().for_each(|uri| log::error!("{uri}: its driver hangs; the kernel lets go of it when it returns"));
-    if woken || worker::are_left() {
-        // An unload takes the code away beneath the threads that waited in it: they get the time to return.
-        let are_left = || acquire::others_wait() || worker::are_left();
+    if were_there || are_left() {
+        // An unload takes the code away beneath the threads that are in it: they get the time to return.
         while are_left() && Instant::now() < deadline {
             std::thread::sleep(policy::LEAVE_STEP);
         }

@@ -58,7 +58,7 @@ impl Camera {
         let _inside = signals::inside();
         let shared = &self.shared;
         if shared.epoch != fork::epoch() {
-            return Err(shared.refusal());
+            return Err(shared.refusal(0));
         }
         let share = shared.take_share().ok_or_else(|| shared.wrong_state("it is not shared"))?;
         shared.end_share(share)
@@ -206,7 +206,7 @@ impl Feed for Shared {
         }
         match self.ended.load(Ordering::SeqCst) {
             0 => Ok(()),
-            end if usize::from(end) > ENDS.len() => Err(self.refusal()),
+            end if usize::from(end) > ENDS.len() => Err(self.refusal(end)),
             _ => self.regain_within(Some(timeout)),
         }
     }

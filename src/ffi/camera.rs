@@ -8,7 +8,7 @@ use super::cancel::{CANCELS, camlease_cancel};
 use super::frame::{FRAMES, camlease_frame};
 use super::handle::Handles;
 use super::holder_list::{self, camlease_holder};
-use super::status::{call, camlease_status};
+use super::status::{call, call_that_waits, camlease_status};
 use super::structs::{Extensible, c_text, handle_place, place, read, text, timeout, write};
 use crate::camera::{Access, Camera, OnBusy, OpenOptions};
 use crate::error::{Error, Kind, Result};
@@ -312,7 +312,7 @@ pub unsafe extern "C" fn camlease_camera_open(
     options: *const camlease_open_options,
     out: *mut *mut camlease_camera,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let (out, uri, options) = unsafe { (handle_place(out)?, text(uri, "uri")?, read(options)?) };
         *out = CAMERAS.add(open(uri, options)?)?;
@@ -445,7 +445,7 @@ pub unsafe extern "C" fn camlease_camera_close(camera: *mut camlease_camera) -> 
 /// CAMLEASE_SHUT_DOWN, CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_regain(camera: *mut camlease_camera, timeout_ms: i32) -> camlease_status {
-    call(|| CAMERAS.get(camera)?.camera.regain(timeout(timeout_ms)?))
+    call_that_waits(|| CAMERAS.get(camera)?.camera.regain(timeout(timeout_ms)?))
 }
 
 /// Starts streaming.
@@ -521,7 +521,7 @@ pub unsafe extern "C" fn camlease_camera_next_frame(
     timeout_ms: i32,
     out: *mut *mut camlease_frame,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let out = unsafe { handle_place(out) }?;
         *out = FRAMES.add(CAMERAS.get(camera)?.camera.next_frame(timeout(timeout_ms)?)?)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cancel::{CANCELS, camlease_cancel};
 use super::holder_list::{camlease_holder_list, list_evicted};
-use super::status::{call, camlease_status};
+use super::status::{call_that_waits, camlease_status};
 use super::structs::{Extensible, handle_place, read, text};
 use crate::error::{Error, Kind, Result};
 use crate::evict::{EvictOptions, Evicted, evict};
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn camlease_evict(
     options: *const camlease_evict_options,
     out: *mut *mut camlease_holder_list,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let (out, uri, options) = unsafe { (handle_place(out)?, text(uri, "uri")?, read(options)?) };
         *out =

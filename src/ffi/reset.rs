@@ -1,7 +1,7 @@
 //! The reset of a camera's device.
 
 use super::camera::{CAMERAS, camlease_camera};
-use super::status::{call, camlease_status};
+use super::status::{call_that_waits, camlease_status};
 use super::structs::{Extensible, read, timeout};
 use crate::policy;
 
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn camlease_camera_reset(
     camera: *mut camlease_camera,
     options: *const camlease_reset_options,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let options = unsafe { read(options) }?;
         let timeout = options.map_or(Ok(Some(policy::RESET_TIMEOUT)), |options| timeout(options.timeout_ms));

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 
 use super::camera::{CAMERAS, camlease_camera, camlease_stream_options, request};
 use super::handle::Handles;
-use super::status::{call, camlease_status};
+use super::status::{call, call_that_waits, camlease_status};
 use super::structs::{Extensible, c_text, handle_place, read, text, timeout};
 use crate::error::{Error, Kind, Result};
 use crate::policy;
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn camlease_camera_command(
     timeout_ms: i32,
     out: *mut *mut camlease_reply,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let (out, request) = unsafe { (handle_place(out)?, text(request, "request")?) };
         let request = match serde_json::from_str(request) {

@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Kind, Result};
-use crate::fork;
+use crate::{exit, fork};
 
 /// What a call returns: 0 on success, else one of the CAMLEASE_ status values. A value is never reused.
 pub type camlease_status = u32;
@@ -117,6 +117,12 @@ pub fn call(body: impl FnOnce() -> Result<()>) -> camlease_status {
     };
     remember(&error);
     status_of(error.kind())
+}
+
+/// The same for a call that may wait: an unload waits until its thread has left.
+pub fn call_that_waits(body: impl FnOnce() -> Result<()>) -> camlease_status {
+    let _visit = exit::Visit::begin();
+    call(body)
 }
 
 /// The same for a call that returns a number: 0 when it fails.

@@ -4,12 +4,12 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::record::{field, number, one_line};
 use super::{Asker, Filing, Found, find};
 use crate::error::{Error, Kind, Result};
-use crate::kernel::{self, Fd, MessageSocket, Peer};
+use crate::kernel::{self, Fd, MessageSocket, Peer, poll, readable};
 use crate::policy;
 
 const HEAD: &str = "camlease ask 1\n";
@@ -92,6 +92,11 @@ impl Ask {
     /// Readable when [`Ask::progress`] has news.
     pub fn fd(&self) -> RawFd {
         self.socket.fd()
+    }
+
+    /// Waits until the holder hangs up, which it does when it has let go of all that it handed over.
+    pub fn await_end(&self, deadline: Instant) {
+        let _ = poll(&mut [readable(self.fd())], Some(deadline));
     }
 
     pub fn progress(&mut self) -> Progress {

@@ -131,7 +131,11 @@ fn answer(caller: &MessageSocket, stop: &Event, door: &dyn Door) -> bool {
         Verdict::Yield => {
             let _ = caller.send(YIELDS, &[]);
             let sent = match door.hand_over(Instant::now() + asker.grace) {
-                HandedOver::Camera(camera) => caller.send(HANDED, &[&camera]),
+                HandedOver::Camera(camera) => {
+                    let sent = caller.send(HANDED, &[&camera]);
+                    drop(camera); // before the hang-up, by which the other one knows it gone
+                    sent
+                }
                 HandedOver::Free => caller.send(GONE, &[]),
             };
             if let Err(error) = sent {

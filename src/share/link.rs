@@ -233,7 +233,9 @@ impl Link {
     }
 
     /// Waits for what comes after what came, and for no longer than that: who never stops speaking is no reason to stay.
+    /// What came in time counts also where this thread was late to see it.
     pub fn await_more(&self, deadline: Instant, ends: &[Arc<Event>]) -> Result<()> {
+        let late = Instant::now() >= deadline;
         let mut fds: Vec<_> = ends.iter().map(|end| readable(end.fd())).collect();
         fds.push(readable(self.fd()));
         let came = poll(&mut fds, Some(deadline))
@@ -241,7 +243,7 @@ impl Link {
         if fds[..ends.len()].iter().any(|end| end.revents != 0) {
             return Err(Error::new(Kind::Closed, format!("shared:{}: the wait for its process was ended", self.name)));
         }
-        match came && Instant::now() < deadline {
+        match came && !late {
             true => Ok(()),
             false => Err(Error::new(Kind::Timeout, format!("shared:{}: its process does not answer", self.name))
                 .hint("it may be waiting for the camera; a supervisor replaces one that hangs")),
