@@ -22,9 +22,12 @@ pub fn are_left() -> bool {
 pub struct Worker {
     thread: Thread,
     stop: Arc<Event>,
-    /// Its place in [`LEFT`], or 0.
+    /// Its place in [`LEFT`], 0 for none, or [`ENDED`].
     left: Arc<AtomicU64>,
 }
+
+/// In the place of a place: the thread has done what it was to do, and needs none any more.
+const ENDED: u64 = u64::MAX;
 
 impl Worker {
     /// Starts one, which is to return when the event is signalled.
@@ -36,7 +39,7 @@ impl Worker {
             // A release waits for this thread: it must not wait for the release at the end of a call.
             std::mem::forget(signals::inside());
             body(&stopped);
-            LEFT.remove(place.load(Ordering::SeqCst));
+            LEFT.remove(place.swap(ENDED, Ordering::SeqCst));
         })?;
         Ok(Worker { thread, stop, left })
     }
@@ -53,14 +56,14 @@ impl Worker {
         self.stop();
         // Before it is waited for: it may end, and leave its place, the moment after the wait was given up.
         let place = LEFT.insert(fork::epoch()).unwrap_or(0);
-        self.left.store(place, Ordering::SeqCst);
+        let has_ended = self.left.swap(place, Ordering::SeqCst) == ENDED;
         if self.thread.is_current() {
             // It was ended from within: by the host, in a callback.
             self.thread.detach();
             return true;
         }
         let joined = self.thread.join_by(deadline);
-        if joined {
+        if joined || has_ended {
             LEFT.remove(place);
         }
         joined

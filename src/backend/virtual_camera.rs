@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::paced::{Pace, Paced, Painted, Picture};
@@ -18,8 +18,8 @@ use crate::format::*;
 use crate::holders::{Activity, Holders, Target, scan};
 use crate::kernel::{self, AbstractSocket, Closing, Fd};
 use crate::lease::{Filing, Users};
-use crate::policy;
 use crate::uri::Options;
+use crate::{policy, timed};
 
 const FORMATS: [(FourCc, &str); 6] = [
     (YUYV, "YUYV 4:2:2"),
@@ -112,6 +112,11 @@ impl Virtual {
     }
 }
 
+/// Not waited for without end: in a forked child a lock may be held by a thread that is not there.
+fn unplugged() -> Option<MutexGuard<'static, BTreeMap<String, Instant>>> {
+    timed::lock_by(&UNPLUGGED, Some(Instant::now() + policy::TIGHT_WINDOW))
+}
+
 fn is_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     name.len() <= policy::VIRTUAL_NAME_MOST && name.bytes().all(allowed)
@@ -146,8 +151,7 @@ fn streaming_name(name: &str) -> String {
 impl Source for Virtual {
     fn acquire(&mut self) -> Result<Box<dyn Device>> {
         let uri = &self.camera.uri;
-        // Not waited for: in a forked child a lock may be held by a thread that is not there.
-        if let Ok(mut unplugged) = UNPLUGGED.try_lock() {
+        if let Some(mut unplugged) = unplugged() {
             if unplugged.get(&self.camera.name).is_some_and(|back| *back > Instant::now()) {
                 return Err(Error::new(
                     Kind::NotFound,
@@ -349,8 +353,7 @@ impl Device for Held {
             template: Vec::new(),
             template_brightness: -1,
         };
-        // Seen by others as streaming for as long as this socket exists; without it, merely as open.
-        let mark = AbstractSocket::bind(&streaming_name(&self.camera.name)).ok().map(|mark| Box::new(mark) as _);
+        let mark = mark(&streaming_name(&self.camera.name)).map(|mark| Box::new(mark) as _);
         Ok(Box::new(Paced::start(format, pace, request, Box::new(picture), mark)?))
     }
 
@@ -378,6 +381,19 @@ impl Held {
             _ => {
                 Err(Error::new(Kind::InvalidArgument, format!("{}: there is no control 0x{id:08x}", self.identity.uri)))
             }
+        }
+    }
+}
+
+/// Seen by others as streaming for as long as this socket exists; without it, merely as open. A child that another thread
+/// forks has the former stream's for a moment.
+fn mark(name: &str) -> Option<AbstractSocket> {
+    let deadline = Instant::now() + policy::TIGHT_WINDOW;
+    loop {
+        match AbstractSocket::bind(name) {
+            Ok(mark) => return Some(mark),
+            Err(error) if error.raw_os_error() != Some(libc::EADDRINUSE) || Instant::now() >= deadline => return None,
+            Err(_) => std::thread::sleep(policy::TIGHT_STEP),
         }
     }
 }
@@ -413,7 +429,7 @@ impl Picture for TestPicture {
             }
         }
         if self.camera.unplug.is_some_and(|frames| sequence >= frames) {
-            if let Ok(mut unplugged) = UNPLUGGED.try_lock() {
+            if let Some(mut unplugged) = unplugged() {
                 unplugged.entry(self.camera.name.clone()).or_insert_with(|| Instant::now() + self.camera.away);
             }
             let uri = &self.camera.uri;
@@ -513,33 +529,53 @@ mod tests {
         camera(uri).unwrap().acquire().unwrap()
     }
 
+    /// Names are the whole machine's.
+    fn unique(name: &str) -> String {
+        format!("virtual:unit-{name}-{}", std::process::id())
+    }
+
+    /// A child that another test forks has what this one has open until it is another program.
+    fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn one_holder_a_name_and_the_next_after_it() {
-        let first = acquire("virtual:unit-one");
-        let mut second = camera("virtual:unit-one").unwrap();
+        let uri = unique("one");
+        let first = acquire(&uri);
+        let mut second = camera(&uri).unwrap();
         assert_eq!(second.acquire().err().unwrap().kind(), Kind::Busy);
-        let holders = second.holders();
-        assert_eq!(holders.list.len(), 1, "{holders}");
-        assert_eq!(holders.list[0].pid, std::process::id() as i32);
-        assert_eq!(holders.list[0].activity, Activity::Open);
-        assert!(list().iter().any(|found| found.identity.uri == "virtual:unit-one" && found.state == State::Open));
+        let this_process = |source: &Virtual| {
+            let holders = source.holders();
+            let its = holders.list.iter().find(|holder| holder.pid == std::process::id() as i32);
+            its.unwrap_or_else(|| panic!("{holders}")).activity
+        };
+        assert_eq!(this_process(&second), Activity::Open);
+        assert!(list().iter().any(|found| found.identity.uri == uri && found.state == State::Open));
         let stream = first.start(&StreamRequest::default()).unwrap();
-        assert_eq!(second.holders().list[0].activity, Activity::Streaming);
+        assert_eq!(this_process(&second), Activity::Streaming);
+        eventually("this process alone has it", || (second.holders().list.len() == 1).then_some(()));
         let notice = second.notice().unwrap().hangup.unwrap();
         assert!(!crate::kernel::poll(&mut [crate::kernel::readable(notice.number())], Some(Instant::now())).unwrap());
         drop(stream);
         assert!(first.let_go().unwrap().end_by(Instant::now() + Duration::from_secs(20)));
-        assert!(
-            crate::kernel::poll(&mut [crate::kernel::readable(notice.number())], Some(Instant::now())).unwrap(),
-            "it hangs up"
-        );
-        assert!(second.acquire().is_ok());
+        let hangs_up = Some(Instant::now() + Duration::from_secs(20));
+        assert!(crate::kernel::poll(&mut [crate::kernel::readable(notice.number())], hangs_up).unwrap(), "it hangs up");
+        eventually("it is free", || second.acquire().ok());
     }
 
     #[test]
     fn frames_carry_number_and_time_in_every_format() {
         for (fourcc, _) in FORMATS {
-            let device = acquire(&format!("virtual:unit-{fourcc}?width=63&height=31&fps=1000&fourcc={fourcc}"));
+            let device =
+                acquire(&format!("{}?width=63&height=31&fps=1000&fourcc={fourcc}", unique(&fourcc.to_string())));
             let mut stream = device.start(&StreamRequest::default()).unwrap();
             let filled = stream.dequeue(true).unwrap().expect("the first frame is due at once");
             let (data, length) = filled.buffer.plane(0);
@@ -555,7 +591,7 @@ mod tests {
 
     #[test]
     fn brightness_changes_the_picture() {
-        let device = acquire("virtual:unit-bright?fourcc=GREY&width=64&height=64&fps=1000");
+        let device = acquire(&(unique("bright") + "?fourcc=GREY&width=64&height=64&fps=1000"));
         let mut stream = device.start(&StreamRequest::default()).unwrap();
         let mut luma = || {
             let filled = stream.dequeue(true).unwrap().unwrap();
@@ -574,19 +610,19 @@ mod tests {
 
     #[test]
     fn faults_come_on_order() {
-        let mut busy = camera("virtual:unit-busy?busy=2").unwrap();
+        let mut busy = camera(&(unique("busy") + "?busy=2")).unwrap();
         assert_eq!(busy.acquire().err().unwrap().kind(), Kind::Busy);
         assert_eq!(busy.acquire().err().unwrap().kind(), Kind::Busy);
         assert!(busy.acquire().is_ok());
 
-        let device = acquire("virtual:unit-unplug?unplug=1&return=2000&fps=1000");
+        let device = acquire(&(unique("unplug") + "?unplug=1&return=2000&fps=1000"));
         let request = StreamRequest { drop_policy: DropPolicy::Newest, ..Default::default() };
         let mut stream = device.start(&request).unwrap();
         assert_eq!(stream.dequeue(true).unwrap().unwrap().sequence, 0);
         let gone = std::iter::repeat_with(|| stream.dequeue(true)).find_map(Result::err).unwrap();
         assert_eq!(gone.kind(), Kind::Disconnected);
         drop((stream, device));
-        let mut again = camera("virtual:unit-unplug").unwrap();
+        let mut again = camera(&unique("unplug")).unwrap();
         assert_eq!(again.acquire().err().unwrap().kind(), Kind::NotFound);
         let begun = Instant::now();
         while again.acquire().is_err() {
@@ -594,7 +630,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(50));
         }
 
-        let device = acquire("virtual:unit-corrupt?corrupt=2&fps=1000");
+        let device = acquire(&(unique("corrupt") + "?corrupt=2&fps=1000"));
         let mut stream = device.start(&request).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         let flags: Vec<bool> = (0..4).map(|_| stream.dequeue(true).unwrap().unwrap().corrupt).collect();

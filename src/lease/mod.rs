@@ -346,22 +346,27 @@ pub fn tidy() {
 }
 
 fn tidy_folder(folder: &Folder) {
-    let own = kernel::effective_user();
-    let (mut gone, mut leases) = (Vec::new(), Vec::new());
+    let (mut signs, mut leases) = (Vec::new(), Vec::new());
     for name in folder.names(PREFIX) {
-        let Some(is_sign) = key_of(&name).map(|key| key.starts_with(SIGN)) else { continue };
-        // Others see to theirs: root is not to be led by what anybody may put there.
-        match fs::symlink_metadata(folder.path_of(&name)) {
-            Ok(about) if about.uid() != own => {}
-            Ok(_) if is_sign => gone.push(name),
-            Ok(about) => leases.push((about.modified().ok(), name)),
-            Err(_) => {}
+        match key_of(&name).map(|key| key.starts_with(SIGN)) {
+            Some(true) => signs.push(name),
+            Some(false) => leases.push(name),
+            None => {}
         }
     }
+    // Others see to theirs: root is not to be led by what anybody may put there.
+    let own = kernel::effective_user();
+    let about = |name: &String| fs::symlink_metadata(folder.path_of(name)).ok().filter(|about| about.uid() == own);
+    let mut gone: Vec<String> = signs.into_iter().filter(|name| about(name).is_some()).collect();
+    // Only where they are many are they looked at, each: that takes longer than all the rest of a close.
     if leases.len() > policy::LEASES_KEPT {
-        leases.sort_unstable();
-        leases.truncate(leases.len() - policy::LEASES_KEPT / 2);
-        gone.extend(leases.into_iter().map(|(_, name)| name));
+        let dated = |name: String| Some((about(&name)?.modified().ok(), name));
+        let mut leases: Vec<_> = leases.into_iter().filter_map(dated).collect();
+        if leases.len() > policy::LEASES_KEPT {
+            leases.sort_unstable();
+            leases.truncate(leases.len() - policy::LEASES_KEPT / 2);
+            gone.extend(leases.into_iter().map(|(_, name)| name));
+        }
     }
     for name in gone {
         let Ok(file) = folder.open(&name, libc::O_RDWR) else { continue };

@@ -58,6 +58,8 @@ struct State {
     /// Why nothing is streamed though it should be.
     trouble: Option<Error>,
     orders: VecDeque<Order>,
+    /// The format that is being set now.
+    in_hand: Option<StreamRequest>,
     done: Vec<Answer>,
     /// Readers who broke the protocol: their clients are to be sent away.
     expelled: Vec<u64>,
@@ -120,6 +122,8 @@ pub struct Reader {
     /// The size and format that it cannot do without; 0 for any.
     pub pinned: StreamRequest,
     since_ns: i64,
+    /// It was given a ring, this one or another.
+    has_begun: bool,
     attached: Option<Attached>,
     /// The words of the trouble that it was told of last.
     told: Option<String>,
@@ -151,6 +155,12 @@ pub enum What {
     Format(StreamRequest),
 }
 
+impl Order {
+    fn format(&self) -> Option<&StreamRequest> {
+        if let What::Format(request) = &self.what { Some(request) } else { None }
+    }
+}
+
 impl Hub {
     pub fn new(options: ShareOptions, identity: Identity, feed: Option<Weak<dyn Feed>>) -> std::io::Result<Hub> {
         let or = |asked, default| if asked == 0 { default } else { asked };
@@ -180,6 +190,7 @@ impl Hub {
                 ordered: None,
                 trouble: None,
                 orders: VecDeque::new(),
+                in_hand: None,
                 done: Vec::new(),
                 expelled: Vec::new(),
                 published: 0,
@@ -250,6 +261,10 @@ impl Hub {
     /// Gives the ring to the readers who have no quota of it, in the order in which they came. Those for whom there is no
     /// room are told so, and get it when others have left.
     fn provide(&self, state: &mut State) {
+        // Else who came for the format that is ordered would begin with another one: a former, or the nearest there is.
+        if state.last_ordered().is_some() {
+            return;
+        }
         let Some(format) = state.format.clone() else { return };
         for at in 0..state.readers.len() {
             if state.readers[at].quota != 0 {
@@ -431,10 +446,22 @@ impl Hub {
     }
 
     pub fn next_order(&self) -> Option<Order> {
-        timed::lock(&self.state).orders.pop_front()
+        let mut state = timed::lock(&self.state);
+        let order = state.orders.pop_front()?;
+        state.in_hand = order.format().cloned();
+        Some(order)
     }
 
     pub fn is_done(&self, order: Order, outcome: Result<Map>) {
+        let mut state = timed::lock(&self.state);
+        if order.format().is_some() {
+            state.in_hand = None;
+            if let Err(error) = &outcome {
+                state.refuse_who_came_for_it(order.client, error);
+            }
+            self.provide(&mut state);
+        }
+        drop(state);
         self.give(order.client, order.id, outcome);
     }
 
@@ -471,7 +498,7 @@ impl Hub {
     }
 
     /// Takes one in who wants to read. It gets the ring now, or as soon as there is one: the next one, where it wants
-    /// another format, which is ordered in the same moment.
+    /// another format, which is ordered in the same moment, or where one is ordered already.
     pub fn add_reader(&self, mut reader: Reader, wants: Option<StreamRequest>) -> Result<Map> {
         let mut state = timed::lock(&self.state);
         let state = &mut *state;
@@ -493,7 +520,11 @@ impl Hub {
         }
         reader.quota = granted(reader.asked, left);
         let answer = map(json!({ "quota": reader.quota }));
-        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, wants.is_some()) {
+        let is_to_wait = wants.is_some() || state.last_ordered().is_some();
+        if is_to_wait && wants.is_none() {
+            reader.quota = 0; // the former format's, which it is not to be given
+        }
+        if let (Some(generation), Some(format), false) = (&state.generation, &state.format, is_to_wait) {
             give(&self.name, &mut reader, generation, format, &mut state.expelled);
         } else if let Some(trouble) = &state.trouble {
             tell(&self.name, &mut reader, trouble, &mut state.expelled);
@@ -521,19 +552,19 @@ impl Hub {
     /// What a reader's wish comes to: nothing, an order for another format, or a refusal as others read.
     pub fn needs_format(&self, client: u64, wants: &StreamRequest) -> Result<Option<StreamRequest>> {
         let state = timed::lock(&self.state);
-        if fits(wants, state.format.as_ref(), &state.request) {
+        let coming = state.coming();
+        if allows(wants, &coming) {
             return Ok(None);
         }
         let others: Vec<_> = state.readers.iter().filter(|reader| reader.client != client).collect();
-        if let (Some(format), [first, ..]) = (&state.format, &others[..]) {
+        let is_settled = state.format.is_some() || state.last_ordered().is_some();
+        if let (true, [first, ..]) = (is_settled, &others[..]) {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
-                    "shared:{}: it is streamed as {}x{} {} to {} (pid {}){}",
+                    "shared:{}: it is streamed as {} to {} (pid {}){}",
                     self.name,
-                    format.width,
-                    format.height,
-                    format.fourcc,
+                    needs_of(&coming),
                     first.name,
                     first.peer.pid,
                     match others.len() {
@@ -544,13 +575,17 @@ impl Hub {
             )
             .hint("leave size and format open to take what there is, or have the format changed for all (format)"));
         }
-        Ok(Some(merged(&state.request, wants)))
+        // While a driver starts, what it will give is not known yet; what others need is.
+        self.agreed(&state, client, wants).map(Some)
     }
 
     /// Whether all who read can do with another format.
     pub fn agree(&self, client: u64, wants: &StreamRequest) -> Result<StreamRequest> {
-        let state = timed::lock(&self.state);
-        let request = merged(&state.request, wants);
+        self.agreed(&timed::lock(&self.state), client, wants)
+    }
+
+    fn agreed(&self, state: &State, client: u64, wants: &StreamRequest) -> Result<StreamRequest> {
+        let request = merged(state.last_ordered().unwrap_or(&state.request), wants);
         let refuses = |reader: &&Reader| reader.client != client && !allows(&reader.pinned, &request);
         match state.readers.iter().find(refuses) {
             None => Ok(request),
@@ -632,6 +667,7 @@ impl Reader {
             quota: 0,
             pinned: wants.wants,
             since_ns: monotonic_ns(),
+            has_begun: false,
             attached: None,
             told: None,
         }
@@ -694,6 +730,41 @@ impl State {
                 attached.bell.ring();
             }
         }
+    }
+
+    /// The format that was ordered last, and is not set yet.
+    fn last_ordered(&self) -> Option<&StreamRequest> {
+        self.orders.iter().rev().find_map(Order::format).or(self.in_hand.as_ref())
+    }
+
+    /// What there is; where there is nothing yet, what is to be: as of when all is carried out that was ordered.
+    fn coming(&self) -> StreamRequest {
+        let now = match &self.format {
+            Some(StreamFormat { width, height, fourcc, .. }) => {
+                StreamRequest { width: *width, height: *height, fourcc: *fourcc, ..StreamRequest::default() }
+            }
+            None => self.request.clone(),
+        };
+        match self.last_ordered() {
+            Some(ordered) => merged(&now, ordered),
+            None => now,
+        }
+    }
+
+    /// A format could not be set. Who came for it is not to begin with another one; `asked` is told by itself.
+    fn refuse_who_came_for_it(&mut self, asked: u64, error: &Error) {
+        if self.generation.is_none() {
+            self.format = None; // of what was tried, and not of what is streamed next
+        }
+        let coming = self.coming();
+        let State { readers, done, .. } = self;
+        readers.retain(|reader| {
+            let stays = reader.has_begun || allows(&reader.pinned, &coming);
+            if !stays && reader.client != asked {
+                done.push((reader.client, Value::Null, Err(error.clone())));
+            }
+            stays
+        });
     }
 
     /// Being stopped by command is told to readers as trouble is, but it is none.
@@ -777,7 +848,10 @@ fn give(name: &str, reader: &mut Reader, generation: &Generation, format: &Strea
     let mut files = vec![&generation.ring.file, &control_file, bell.ear()];
     files.extend(&generation.lent);
     match reader.socket.send(&wire::to_line(message), &files) {
-        Ok(()) => (reader.attached, reader.told) = (Some(Attached { control, bell }), None),
+        Ok(()) => {
+            (reader.attached, reader.told) = (Some(Attached { control, bell }), None);
+            reader.has_begun = true;
+        }
         Err(error) => {
             log::warn!("shared:{name}: {} (pid {}) takes no frames: {error}", reader.name, reader.peer.pid);
             expelled.push(reader.client);
@@ -796,22 +870,13 @@ fn mode_words(mode: Mode) -> String {
     words
 }
 
-/// What a reader cannot do without, in words: of 0, it has said nothing.
+/// Size and format in words: of 0, nothing was said.
 fn needs_of(pinned: &StreamRequest) -> String {
     let side = |side: u32| if side == 0 { "any".to_owned() } else { side.to_string() };
     let size =
         (pinned.width != 0 || pinned.height != 0).then(|| format!("{}x{}", side(pinned.width), side(pinned.height)));
     let fourcc = (pinned.fourcc.0 != 0).then(|| pinned.fourcc.to_string());
     size.into_iter().chain(fourcc).collect::<Vec<_>>().join(" ")
-}
-
-/// Whether what is wanted is what there is; where there is nothing yet, what is to be.
-fn fits(wants: &StreamRequest, format: Option<&StreamFormat>, request: &StreamRequest) -> bool {
-    let (width, height, fourcc) = match format {
-        Some(format) => (format.width, format.height, format.fourcc),
-        None => (request.width, request.height, request.fourcc),
-    };
-    allows(wants, &StreamRequest { width, height, fourcc, ..StreamRequest::default() })
 }
 
 /// Whether a request leaves open what another one has otherwise.
@@ -851,7 +916,8 @@ mod tests {
 
     fn enter(hub: &Hub, client: u64, uid: u32, wants: Option<StreamRequest>) -> Result<MessageSocket> {
         let (socket, end) = MessageSocket::pair().unwrap();
-        let attachment = wire::Attachment { mode: Mode::default(), hold: 2, wants: StreamRequest::default() };
+        let pinned = wants.clone().unwrap_or_default();
+        let attachment = wire::Attachment { mode: Mode::default(), hold: 2, wants: pinned };
         let reader = Reader::new(client, Arc::new(socket), "reader", Peer { pid: 1, uid }, attachment);
         hub.add_reader(reader, wants).map(|_| end)
     }
@@ -918,6 +984,85 @@ mod tests {
         assert_eq!(said(&end).as_deref(), Some(""), "it is hung up on");
         assert_eq!(enter(&hub, 2, 0, None).unwrap_err().kind(), Kind::Closed);
         assert_eq!(hub.begin_generation(&StreamFormat::default(), Vec::new()).unwrap_err().kind(), Kind::Closed);
+    }
+
+    fn sized(width: u32, height: u32) -> StreamRequest {
+        StreamRequest { width, height, ..StreamRequest::default() }
+    }
+
+    /// A start takes its time: what was ordered counts before there is a format, and beside a former one.
+    #[test]
+    fn of_readers_that_start_at_once_the_first_has_its_format() {
+        let (small, large) = (sized(320, 240), sized(640, 480));
+        for is_streamed in [false, true] {
+            let hub = hub(64);
+            if is_streamed {
+                begin(&hub, 1);
+            }
+            let ordered = hub.needs_format(1, &small).unwrap();
+            assert!(ordered.as_ref().is_some_and(|ordered| allows(&small, ordered)));
+            let _first = enter(&hub, 1, 0, ordered).unwrap();
+            let others = |when: &str| {
+                let refused = hub.needs_format(2, &large).unwrap_err();
+                assert!(refused.kind() == Kind::Busy && refused.message().contains("320x240"), "{when}: {refused}");
+                assert!(hub.needs_format(2, &small).unwrap().is_none(), "{when}");
+                assert_eq!(hub.agree(2, &large).unwrap_err().kind(), Kind::Busy, "{when}");
+            };
+            others("it is ordered");
+            let order = hub.next_order().unwrap();
+            others("it is being set");
+            let format = StreamFormat { width: 320, height: 240, planes: vec![(1, 4096)], ..StreamFormat::default() };
+            hub.begin_generation(&format, Vec::new()).unwrap();
+            others("it is set");
+            hub.is_done(order, Ok(Map::new()));
+            others("it was told so");
+        }
+        // One came for what the camera was to be started with.
+        let hub = hub(64);
+        hub.set_request(small.clone());
+        let (socket, _end) = MessageSocket::pair().unwrap();
+        let attachment = wire::Attachment { mode: Mode::default(), hold: 2, wants: small };
+        let first = Reader::new(1, Arc::new(socket), "first", Peer { pid: 1, uid: 0 }, attachment);
+        hub.add_reader(first, None).unwrap();
+        let refused = hub.needs_format(2, &large).unwrap_err();
+        assert!(refused.kind() == Kind::Busy && refused.message().contains("needs 320x240"), "{refused}");
+    }
+
+    #[test]
+    fn nobody_begins_with_a_format_that_another_one_is_ordered_for() {
+        let hub = hub(64);
+        begin(&hub, 1);
+        let sole = enter(&hub, 1, 0, Some(sized(320, 240))).unwrap();
+        let same = enter(&hub, 2, 0, None).unwrap();
+        let have_nothing = || assert_eq!((said(&sole), said(&same)), (None, None));
+        have_nothing();
+        // The thread that publishes looked for orders just before.
+        begin(&hub, 1);
+        have_nothing();
+        let order = hub.next_order().unwrap();
+        let late = enter(&hub, 3, 0, None).unwrap();
+        hub.remove_reader(99);
+        assert_eq!(said(&late), None);
+        begin(&hub, 2); // which may turn out to be none that was wanted
+        let later = enter(&hub, 4, 0, None).unwrap();
+        assert_eq!((said(&late), said(&later)), (None, None));
+        have_nothing();
+        hub.is_done(order, Ok(Map::new()));
+        for reader in [&sole, &same, &late, &later] {
+            assert!(said(reader).unwrap().contains("\"generation\":3"));
+            assert_eq!(said(reader), None, "once");
+        }
+        // Those who are refused what they came for do not begin with what there is.
+        hub.remove_reader(1);
+        let refused = enter(&hub, 1, 0, Some(sized(641, 480))).unwrap();
+        let order = hub.next_order().unwrap();
+        begin(&hub, 1);
+        hub.take_results();
+        hub.is_done(order, Err(Error::new(Kind::Unsupported, "there is none")));
+        assert_eq!(said(&refused).as_deref(), Some(""), "the reader is gone, and its end with it");
+        assert_eq!(hub.info().readers, 3);
+        assert_eq!(hub.take_results().0.len(), 1);
+        assert!(said(&same).unwrap().contains("\"generation\":4"), "the others go on");
     }
 
     #[test]

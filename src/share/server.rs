@@ -223,6 +223,7 @@ impl Server<'_> {
         if self.controller.is_some_and(|controller| controller.0 == id) {
             self.controller = None;
         }
+        drop(client); // nobody is to be told that it is gone while its socket is here
         self.hub.set_clients(self.clients.len());
     }
 

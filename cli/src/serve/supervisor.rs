@@ -153,8 +153,9 @@ impl Ward {
 
 impl Supervisor {
     fn supervise(mut self) -> Exit {
+        let mut heard = Instant::now();
         loop {
-            self.do_what_is_due();
+            self.do_what_is_due(heard);
             self.tell();
             if self.wards.iter().all(|ward| matches!(ward.life, Life::Quit | Life::Gone)) {
                 if !self.is_stopping {
@@ -168,8 +169,10 @@ impl Supervisor {
             let mut fds = vec![self.signals.as_fd()];
             fds.extend(self.wards.iter().filter_map(Ward::worker).map(|worker| worker.channel.as_fd()));
             wait_for(&fds, timeout);
+            // What workers said later may not have been heard, as where this process is stopped from here on.
+            heard = Instant::now();
             // Who was stopped itself cannot tell who hangs: all have their time anew.
-            let late = due.is_some_and(|due| Instant::now() > due + self.rules.hang_timeout / 2);
+            let late = due.is_some_and(|due| heard > due + self.rules.hang_timeout / 2);
             for ward in &mut self.wards {
                 ward.listen(late, &self.rules);
             }
@@ -195,14 +198,15 @@ impl Supervisor {
         self.wards.iter().filter_map(ward).chain(self.notify.due()).min()
     }
 
-    fn do_what_is_due(&mut self) {
+    /// All that workers said until `heard` was listened to.
+    fn do_what_is_due(&mut self, heard: Instant) {
         let now = Instant::now();
         self.notify.beat();
         for index in 0..self.wards.len() {
             let ward = &mut self.wards[index];
             match &mut ward.life {
                 Life::Pausing { until } if *until <= now => self.start(index),
-                Life::Running(worker) if worker.well + worker.hang_timeout <= now => {
+                Life::Running(worker) if worker.well + worker.hang_timeout <= heard => {
                     let (pid, silent) = (worker.pid, shown(worker.hang_timeout));
                     let message = format!("its process (pid {pid}) was not well for {silent}: killed, to be replaced");
                     say(Level::Error, &ward.camera.name, message);
