@@ -147,7 +147,7 @@ fn a_reader_that_is_killed_leaves_nothing_in_any_state() {
     let room_before = room(&stage);
     for state in STATES {
         eventually("clients", || own.publisher.info().clients, |clients| *clients == 2);
-        let before = belongings(std::process::id());
+        let before = settled(std::process::id());
         let party = &stage.board.parties[1];
         party.phase.store(0, SeqCst);
         party.holds.store(0, SeqCst);
@@ -258,7 +258,7 @@ fn a_producer_that_runs_out_of_descriptors_says_so_and_goes_on() {
     let mut refused = 0;
     for room in 0..30 {
         leave(room);
-        let options = OpenOptions { timeout: Some(Duration::from_millis(300)), ..OpenOptions::default() };
+        let options = OpenOptions { timeout: SECONDS, ..OpenOptions::default() };
         let outcome = Camera::open(&format!("shared:{}", stage.name), options).and_then(|camera| {
             camera.start(&in_order(2))?;
             camera.next_frame(SECONDS).map(|frame| stamped::check(&frame).unwrap())

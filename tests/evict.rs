@@ -17,6 +17,16 @@ use camlease::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A camera's name for this run of the tests alone.
+fn own(name: &str) -> String {
+    format!("{}-{name}", std::process::id())
+}
+
+/// Such a camera.
+fn camera(name: &str) -> String {
+    format!("virtual:{}", own(name))
+}
+
 /// The program `tests/c/evictee.c`.
 struct Evictee {
     process: Child,
@@ -28,12 +38,12 @@ impl Evictee {
     /// Started, and in possession of the camera `virtual:NAME`.
     fn start(name: &str, what: &str) -> Evictee {
         let mut process = Command::new(support::c_program("evictee.c", &[]))
-            .args([name, what])
+            .args([own(name).as_str(), what])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        let uri = format!("virtual:{}", name.trim_end_matches("/streaming"));
+        let uri = camera(name.trim_end_matches("/streaming"));
         Evictee { process, output, uri }
     }
 
@@ -105,9 +115,11 @@ fn single(list: Vec<Evicted>, pid: i32, outcome: Outcome) -> String {
     list.into_iter().next().unwrap().reason
 }
 
+/// Programs that other tests start just now have this one's open files until their exec.
 #[track_caller]
 fn free(uri: &str) {
-    drop(open_once(uri).unwrap_or_else(|error| panic!("{error}")));
+    let options = OpenOptions { timeout: Some(Duration::from_secs(2)), ..OpenOptions::default() };
+    drop(Camera::open(uri, options).unwrap_or_else(|error| panic!("{error}")));
 }
 
 #[track_caller]
@@ -138,9 +150,9 @@ fn by_c(uri: &str, arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_free_camera_has_nobody_to_evict() {
-    assert!(evict("virtual:evict-free", EvictOptions::default()).unwrap().is_empty());
-    free("virtual:evict-free");
-    assert_eq!(by_c("virtual:evict-free", &["null"]), ["status CAMLEASE_OK"]);
+    assert!(evict(&camera("evict-free"), EvictOptions::default()).unwrap().is_empty());
+    free(&camera("evict-free"));
+    assert_eq!(by_c(&camera("evict-free"), &["null"]), ["status CAMLEASE_OK"]);
 }
 
 #[test]
@@ -244,9 +256,8 @@ fn an_heir_is_evicted_as_well_and_one_after_the_other_is_told() {
     let (evictee, _) = started("evict-heirs/streaming", "heirs");
     let error = evict(&evictee.uri, EvictOptions::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
-    for words in
-        ["virtual:evict-heirs: it is busy still", "3 holders are gone", "now it is held by evictee (pid", "stop what"]
-    {
+    let busy = format!("{}: it is busy still", evictee.uri);
+    for words in [busy.as_str(), "3 holders are gone", "now it is held by evictee (pid", "stop what"] {
         assert!(error.message().contains(words), "\"{words}\" is not in: {error}");
     }
     for holder in holders(&evictee.uri).unwrap().list {
@@ -292,9 +303,10 @@ fn the_c_face_tells_each_outcome() {
     assert!(lines[1].starts_with(&format!("holder {pid} ")) && lines[1].ends_with(" 3 0 "), "{lines:?}");
 
     let refused = |arguments: &[&str], words: &str| {
-        let lines = by_c("virtual:evict-c-3", arguments);
+        let uri = camera("evict-c-3");
+        let lines = by_c(&uri, arguments);
         assert_eq!(lines[0], "status CAMLEASE_INVALID_ARGUMENT");
-        assert!(lines[1].contains("virtual:evict-c-3") && lines[1].contains(words), "{lines:?}");
+        assert!(lines[1].contains(&uri) && lines[1].contains(words), "{lines:?}");
     };
     refused(&["plain", "-1"], "grace_ms is -1");
     refused(&["plain", "100", "6"], "flags 0x6 has one that is not known");
@@ -310,7 +322,7 @@ fn party(uri: &str) -> Party {
 
 #[test]
 fn a_holder_of_ours_is_asked_and_yields() {
-    let uri = "virtual:evict-ours";
+    let uri = &camera("evict-ours");
     let mut holder = party(uri);
     let dry = evict(uri, EvictOptions { dry_run: true, ..EvictOptions::default() }).unwrap();
     assert!(single(dry, holder.pid(), Outcome::None).starts_with("would be asked, then ended by SIGTERM"));
@@ -340,7 +352,7 @@ fn a_holder_of_ours_is_asked_and_yields() {
 
 #[test]
 fn an_open_that_evicts_leaves_a_holder_its_grace() {
-    let uri = "virtual:evict-open";
+    let uri = &camera("evict-open");
     let mut holder = party(uri);
     holder.ok("frame"); // it is out for longer than the grace
     let (grace, begun) = (Duration::from_millis(300), Instant::now());
@@ -355,7 +367,7 @@ fn an_open_that_evicts_leaves_a_holder_its_grace() {
 
 #[test]
 fn a_holder_of_ours_that_does_not_answer_is_ended() {
-    let uri = "virtual:evict-silent";
+    let uri = &camera("evict-silent");
     let holder = party(uri);
     // SAFETY: no pointers.
     unsafe { libc::kill(holder.pid(), libc::SIGSTOP) };
@@ -372,7 +384,7 @@ fn a_holder_of_ours_in_another_container_is_asked_and_cannot_be_ended() {
     if !is_root("pid namespaces") {
         return;
     }
-    let uri = "virtual:evict-container";
+    let uri = &camera("evict-container");
     let mut holder = party(uri);
     let lines = by_c(uri, &["container"]);
     assert!(lines[1].starts_with("holder 0 0 1 "), "{lines:?}");
@@ -390,7 +402,7 @@ fn a_holder_of_ours_in_another_container_is_asked_and_cannot_be_ended() {
 
 #[test]
 fn this_process_is_refused() {
-    let uri = "virtual:evict-self";
+    let uri = &camera("evict-self");
     let camera = open_once(uri).unwrap();
     let list = evict(uri, EvictOptions::default()).unwrap();
     let reason = single(list, std::process::id() as i32, Outcome::Refused);
@@ -403,9 +415,9 @@ fn this_process_is_refused() {
 /// What an evictor that `evictee` started said.
 #[track_caller]
 fn from_below(name: &str, what: &str) -> (Vec<i32>, Vec<String>) {
-    let uri = format!("virtual:{}", name.trim_end_matches("/streaming"));
+    let uri = camera(name.trim_end_matches("/streaming"));
     let mut evictee = Command::new(support::c_program("evictee.c", &[]));
-    evictee.args([name, what]).arg(support::c_program("evict.c", &[])).args([&uri, "plain", "300"]);
+    evictee.args([own(name).as_str(), what]).arg(support::c_program("evict.c", &[])).args([&uri, "plain", "300"]);
     let output = support::run(&mut evictee);
     let (ready, said): (Vec<_>, Vec<_>) = output.lines().map(str::to_owned).partition(|line| line.starts_with("ready"));
     (ready.iter().map(|line| line.strip_prefix("ready ").unwrap().parse().unwrap()).collect(), said)
@@ -417,7 +429,7 @@ fn an_ancestor_is_refused() {
     assert_eq!(said[0], "status CAMLEASE_OK");
     assert!(said[1].starts_with(&format!("holder {} ", pids[0])), "{said:?}");
     assert!(said[1].contains(" 4 0 it is an ancestor of this process"), "{said:?}");
-    free("virtual:evict-parent");
+    free(&camera("evict-parent"));
 }
 
 #[test]
@@ -453,7 +465,7 @@ fn another_users_process_is_refused_without_the_right() {
     assert!(evictee.is_alive());
 
     // One of ours tells everybody that it has the camera.
-    let uri = "virtual:evict-user-3";
+    let uri = &camera("evict-user-3");
     let mut ours = party(uri);
     let lines = by_c(uri, &["nobody"]);
     assert!(lines[1].starts_with(&format!("holder {} 0 4 0 it is a process of user root", ours.pid())), "{lines:?}");
@@ -463,7 +475,7 @@ fn another_users_process_is_refused_without_the_right() {
     let (mut other, _) = started("evict-user-2", "plain");
     let lines = by_c(&other.uri, &["nobody"]);
     assert_eq!(lines[0], "status CAMLEASE_BUSY", "{lines:?}");
-    assert!(lines[1].contains("virtual:evict-user-2") && lines[1].contains("processes of other users"), "{lines:?}");
+    assert!(lines[1].contains(&other.uri) && lines[1].contains("processes of other users"), "{lines:?}");
     assert!(other.is_alive());
 }
 
@@ -525,9 +537,9 @@ fn a_holder_that_ended_meanwhile_is_no_harm() {
         drop(evictee.take());
         true
     };
-    let list = evict("virtual:evict-gone", EvictOptions { only: Some(&only), ..EvictOptions::default() }).unwrap();
+    let list = evict(&camera("evict-gone"), EvictOptions { only: Some(&only), ..EvictOptions::default() }).unwrap();
     assert_eq!(single(list, pid, Outcome::None), "it had ended by itself");
-    free("virtual:evict-gone");
+    free(&camera("evict-gone"));
 }
 
 #[test]
@@ -551,9 +563,11 @@ fn nobody_is_found_who_keeps_it() {
     let (_stuck, pid) = started("evict-stuck", "vfork");
     reached(pid, Condition::Stuck);
     // It plays busy for longer than an eviction tries.
-    let error = evict("virtual:evict-nobody?busy=1000000", EvictOptions::default()).unwrap_err();
+    let uri = camera("evict-nobody?busy=1000000");
+    let error = evict(&uri, EvictOptions::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy);
-    let words = ["virtual:evict-nobody?busy=1000000: it is busy still", "no holder was found", "camlease reset"];
+    let busy = format!("{uri}: it is busy still");
+    let words = [busy.as_str(), "no holder was found", "camlease reset"];
     // Whoever is stuck may be closing it; on a busy machine, others are as well.
     for words in words.into_iter().chain(["is inside the kernel (state D, in ", "may be closing it"]) {
         assert!(error.message().contains(words), "\"{words}\" is not in: {error}");

@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 use camlease::{Camera, Kind, OnBusy, OpenOptions, StreamRequest};
 use support::party::Party;
 
-fn ask(priority: i32) -> OpenOptions<'static> {
+/// A camera for this run of the tests alone.
+fn camera(name: &str) -> String {
+    format!("virtual:{}-{name}", std::process::id())
+}
+
+fn ask<'a>(priority: i32) -> OpenOptions<'a> {
     OpenOptions { on_busy: OnBusy::Ask, priority, name: "test".into(), ..OpenOptions::default() }
 }
 
 #[test]
 fn the_higher_priority_gets_it_and_the_loser_gets_it_back() {
-    let uri = "virtual:hand-over-1?fps=100";
+    let uri = &camera("hand-over-1?fps=100");
     let mut low = Party::start();
     low.ok(&format!("open {uri} wait 1 0 0 low"));
     low.ok("start");
@@ -53,10 +58,10 @@ fn own_uid() -> u32 {
 
 #[test]
 fn an_equal_priority_keeps_it_unless_its_host_agrees() {
-    let uri = "virtual:hand-over-2?fps=100";
+    let uri = &camera("hand-over-2?fps=100");
     let mut holder = Party::start();
     holder.ok(&format!("open {uri} wait 5 0 0 keeper"));
-    let error = Camera::open(uri, OpenOptions { timeout: Some(Duration::from_secs(1)), ..ask(5) }).err().unwrap();
+    let error = Camera::open(uri, OpenOptions { timeout: Some(Duration::from_secs(5)), ..ask(5) }).err().unwrap();
     assert_eq!(error.kind(), Kind::Busy);
     let words =
         format!("its holder \"keeper\" (pid {}) keeps it: its priority is 5, and the one who asks has 5", holder.pid());
@@ -65,7 +70,7 @@ fn an_equal_priority_keeps_it_unless_its_host_agrees() {
     let words: Vec<_> = told.split(' ').collect();
     assert_eq!((words[3], words[4], words[6]), ("5", "0", "test"), "{told}");
     let grace: u64 = words[5].parse().unwrap();
-    assert!((1..=1000).contains(&grace), "what was left of the time is its grace: {told}");
+    assert!((1..=5000).contains(&grace), "what was left of the time is its grace: {told}");
     holder.ok("start"); // and keeps it
     holder.ok("answer yield");
     let begun = Instant::now();
@@ -78,16 +83,17 @@ fn an_equal_priority_keeps_it_unless_its_host_agrees() {
 
 #[test]
 fn a_holder_with_a_frame_finishes_it_and_is_not_waited_for_longer() {
-    let uri = "virtual:hand-over-3?fps=100";
+    let uri = &camera("hand-over-3?fps=100");
     let mut holder = Party::start();
     for (grace, released) in [(5000, true), (300, false)] {
         holder.ok(&format!("open {uri} wait 0 5000 0 holder"));
         holder.ok("start");
         holder.ok("frame");
+        let uri = uri.to_owned();
         let asker = std::thread::spawn(move || {
             let begun = Instant::now();
             let options = OpenOptions { grace: Some(Duration::from_millis(grace)), ..ask(1) };
-            Camera::open(uri, options).map(|camera| (camera, begun.elapsed())).unwrap()
+            Camera::open(&uri, options).map(|camera| (camera, begun.elapsed())).unwrap()
         });
         holder.callback();
         if released {
@@ -106,7 +112,7 @@ fn a_holder_with_a_frame_finishes_it_and_is_not_waited_for_longer() {
 
 #[test]
 fn a_holder_that_closes_when_it_is_asked_hands_it_over_by_that() {
-    let uri = "virtual:hand-over-4";
+    let uri = &camera("hand-over-4");
     let mut holder = Party::start();
     holder.ok(&format!("open {uri} wait 0 0 0 holder"));
     holder.ok("answer close");
@@ -119,16 +125,17 @@ fn a_holder_that_closes_when_it_is_asked_hands_it_over_by_that() {
 
 #[test]
 fn within_one_process_the_device_is_not_closed() {
-    let uri = "virtual:hand-over-5?fps=100";
+    let uri = &camera("hand-over-5?fps=100");
     let first = Camera::open(uri, OpenOptions { name: "first".into(), ..OpenOptions::default() }).unwrap();
     first.start(&StreamRequest::default()).unwrap();
     let frame = first.next_frame(None).unwrap();
     let (number, bytes) = (frame.sequence(), frame.data(0).to_vec());
+    let own = format!("@camlease/virtual/{}-hand-over-5", std::process::id());
     let bound = || {
         let table = std::fs::read_to_string("/proc/net/unix").unwrap();
         let inode = |line: &str| line.split_whitespace().nth(6).unwrap().to_owned();
         // Connections of those who wait bear the name as well: the holder's socket listens.
-        let name = |line: &&str| line.ends_with("@camlease/virtual/hand-over-5") && line.contains(" 00010000 ");
+        let name = |line: &&str| line.ends_with(&own) && line.contains(" 00010000 ");
         table.lines().find(name).map(inode)
     };
     let before = bound().expect("it is held");
@@ -146,7 +153,7 @@ fn within_one_process_the_device_is_not_closed() {
 
 #[test]
 fn waiting_calls_return_when_the_camera_is_handed_over() {
-    let uri = "virtual:hand-over-6?stall=0";
+    let uri = &camera("hand-over-6?stall=0");
     let first = Camera::open(uri, OpenOptions::default()).unwrap();
     first.start(&StreamRequest::default()).unwrap();
     std::thread::scope(|scope| {
@@ -159,7 +166,7 @@ fn waiting_calls_return_when_the_camera_is_handed_over() {
 
 #[test]
 fn closing_ends_the_wait_to_get_it_back() {
-    let uri = "virtual:hand-over-7";
+    let uri = &camera("hand-over-7");
     let first = Camera::open(uri, OpenOptions::default()).unwrap();
     assert_eq!(first.regain(None).unwrap_err().kind(), Kind::WrongState);
     let second = Camera::open(uri, ask(1)).unwrap();
@@ -182,7 +189,7 @@ fn closing_ends_the_wait_to_get_it_back() {
 
 #[test]
 fn an_asker_that_is_gone_leaves_the_camera_free() {
-    let uri = "virtual:hand-over-8?fps=100";
+    let uri = &camera("hand-over-8?fps=100");
     let mut holder = Party::start();
     holder.ok(&format!("open {uri} wait 0 0 0 holder"));
     holder.ok("start");

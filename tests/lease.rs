@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use camlease::{Activity, Camera, LastExit, OpenOptions, holders};
+use camlease::{Activity, Camera, Holder, LastExit, OpenOptions, holders};
 use support::party::Party;
 
 const NOBODY: u32 = 65534;
@@ -20,13 +20,31 @@ fn folder() -> PathBuf {
     if own.exists() { own.into() } else { "/tmp".into() }
 }
 
-/// The files about a virtual camera.
+/// A camera for this run of the tests alone.
+fn camera(name: &str) -> String {
+    format!("virtual:{}-{name}", std::process::id())
+}
+
+/// The files about it.
 fn files(name: &str) -> Vec<PathBuf> {
-    let prefix = format!("camlease-virtual-{name}.");
+    let prefix = format!("camlease-virtual-{}-{name}.", std::process::id());
     let is_one = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&prefix);
     let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).filter(is_one).collect();
     files.sort();
     files
+}
+
+/// Those who hold a camera that this process may have: without the programs that other tests start just now, which have
+/// this one's open files until their exec, and no lease.
+fn holders_but_for_ours(uri: &str) -> Vec<Holder> {
+    let is_ours = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        stat.is_empty() || parent == Some(std::process::id())
+    };
+    let mut list = holders(uri).unwrap().list;
+    list.retain(|holder| holder.lease.is_some() || !is_ours(holder.pid));
+    list
 }
 
 fn last_exit(uri: &str) -> LastExit {
@@ -35,7 +53,7 @@ fn last_exit(uri: &str) -> LastExit {
 
 #[test]
 fn a_holder_is_known_by_name_priority_and_activity() {
-    let uri = "virtual:lease-1?fps=100";
+    let uri = &camera("lease-1?fps=100");
     let mut party = Party::start();
     party.ok(&format!("open {uri} wait -7 0 0 front camera"));
     let holder = |list: camlease::Holders| list.list.into_iter().next().expect("it is held");
@@ -65,7 +83,7 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
 
 #[test]
 fn the_next_holder_learns_how_the_last_one_ended() {
-    let uri = "virtual:lease-2?fps=100";
+    let uri = &camera("lease-2?fps=100");
     for (orders, expected) in [
         (&["start"][..], LastExit::Dirty),
         (&[], LastExit::Died),
@@ -92,7 +110,7 @@ fn the_next_holder_learns_how_the_last_one_ended() {
 
 #[test]
 fn what_a_dead_holder_leaves_is_one_file_that_nobody_has_locked() {
-    let uri = "virtual:lease-3";
+    let uri = &camera("lease-3");
     let mut party = Party::start();
     party.ok(&format!("open {uri} wait 0 0 0 gone"));
     assert_eq!(files("lease-3").len(), 2, "the lease and the socket beside it");
@@ -117,7 +135,8 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
         (papers, doors)
     };
     let mut gone = party();
-    gone.ok("open virtual:lease-21 wait 0 0 0 gone");
+    let open = |party: &mut Party, name: &str| party.ok(&format!("open {} wait 0 0 0", camera(name)));
+    open(&mut gone, "lease-21");
     let paper = fs::read(base.join(&all().0[0])).unwrap();
     gone.kill();
     let leave = |key: &str, number: usize| {
@@ -135,8 +154,8 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
     fs::write(base.join(format!("camlease-share-new.{:016x}", 1)), "").unwrap();
 
     let (mut holder, mut other) = (party(), party());
-    holder.ok("open virtual:lease-22 wait 0 0 0 holder");
-    other.ok("open virtual:lease-23 wait 0 0 0 other");
+    open(&mut holder, "lease-22");
+    open(&mut other, "lease-23");
     other.ok("close");
     let (papers, doors) = all();
     let has = |name: &str| papers.iter().any(|paper| paper.starts_with(name));
@@ -144,7 +163,7 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
     assert_eq!((papers.len(), doors.len()), (KEPT / 2 + 2, KEPT / 2), "{papers:?}");
     assert!(!has("camlease-share-gone") && has("camlease-share-notes") && has("camlease-share-new"), "{papers:?}");
     assert!(
-        has("camlease-virtual-lease-21.") && has("camlease-virtual-lease-22."),
+        ["lease-21", "lease-22"].iter().all(|name| has(&camera(name).replace("virtual:", "camlease-virtual-"))),
         "the newest stay, and what is held"
     );
     assert!(has("camlease-virtual-many-510.") && !has("camlease-virtual-many-0."), "the oldest go");
@@ -155,7 +174,7 @@ fn what_the_dead_left_under_other_names_does_not_pile_up() {
 
 #[test]
 fn a_child_does_not_take_its_parents_lease_along() {
-    let uri = "virtual:lease-4";
+    let uri = &camera("lease-4");
     let mut party = Party::start();
     party.ok(&format!("open {uri} wait 0 0 0 parent"));
     let child: i32 = party.ok("fork").parse().unwrap();
@@ -169,10 +188,10 @@ fn a_child_does_not_take_its_parents_lease_along() {
 
 #[test]
 fn a_name_cannot_forge_lines_nor_steer_a_terminal() {
-    let uri = "virtual:lease-5";
+    let uri = &camera("lease-5");
     let name = "x\npid 1\npriority 99\u{1b}[2J";
     let camera = Camera::open(uri, OpenOptions { name: name.into(), ..OpenOptions::default() }).unwrap();
-    let seen = holders(uri).unwrap().list.remove(0);
+    let seen = holders_but_for_ours(uri).remove(0);
     let lease = seen.lease.unwrap();
     assert_eq!((lease.name.as_str(), lease.priority), ("x?pid 1?priority 99?[2J", 0));
     drop(camera);
@@ -186,8 +205,8 @@ fn another_user_can_neither_block_nor_forge() {
         skipped("another_user_can_neither_block_nor_forge: only root can be another user as well");
         return;
     }
-    let uri = "virtual:lease-6";
-    let file = |tag: &str| folder().join(format!("camlease-virtual-lease-6.{tag}"));
+    let uri = &camera("lease-6");
+    let file = |tag: &str| folder().join(format!("camlease-virtual-{}-lease-6.{tag}", std::process::id()));
     let forged = file("00000000000000aa");
     // A lease in the name of process 1, whose file belongs to somebody else: locked, as a real one.
     let space = fs::metadata("/proc/self/ns/pid").unwrap().ino();
@@ -203,7 +222,7 @@ fn another_user_can_neither_block_nor_forge() {
     lock_for_writing(&locked);
     assert!(holders(uri).unwrap().list.is_empty(), "nobody can speak for root's processes");
     // A link to a file of root's, a second name of one, a pipe, a folder.
-    let secret = folder().join("camlease-test-secret");
+    let secret = folder().join(format!("camlease-test-secret-{}", std::process::id()));
     fs::write(&secret, "untouched").unwrap();
     symlink(&secret, file("00000000000000ab")).unwrap();
     fs::hard_link(&secret, file("00000000000000ac")).unwrap();
@@ -211,7 +230,7 @@ fn another_user_can_neither_block_nor_forge() {
     fs::create_dir(file("00000000000000ae")).unwrap();
     fs::write(file("00000000000000af"), [0xff; 100_000]).unwrap();
     let camera = Camera::open(uri, OpenOptions { name: "real".into(), ..OpenOptions::default() }).unwrap();
-    let seen = holders(uri).unwrap().list;
+    let seen = holders_but_for_ours(uri);
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!(seen[0].lease.as_ref().unwrap().name, "real");
     assert_eq!(camera.last_exit(), LastExit::Clean, "none of it passes for a dead holder");
@@ -246,7 +265,7 @@ fn users_know_each_other_and_only_root_and_the_same_user_may_ask() {
         skipped("users_know_each_other_and_only_root_and_the_same_user_may_ask: needs root");
         return;
     }
-    let uri = "virtual:lease-7";
+    let uri = &camera("lease-7");
     let mut user = nobody();
     user.ok(&format!("open {uri} wait 0 0 0 user"));
     let seen = holders(uri).unwrap().list.remove(0);
@@ -277,7 +296,7 @@ fn a_users_own_folder_is_used_where_it_is_named_and_refused_where_others_may_wri
         set(mode);
         let program = support::c_program("party.c", &[]);
         let mut party = Party::of(Command::new(program).env("CAMLEASE_RUNTIME_DIR", &base));
-        party.ok("open virtual:lease-8 wait 0 2000 0 here");
+        party.ok(&format!("open {} wait 0 2000 0 here", camera("lease-8")));
         assert_eq!(count(), leases, "{mode:o}");
         party.ok("close");
         assert_eq!(count(), 0, "{mode:o}");
@@ -287,7 +306,7 @@ fn a_users_own_folder_is_used_where_it_is_named_and_refused_where_others_may_wri
 
 #[test]
 fn one_that_waits_is_no_holder() {
-    let uri = "virtual:lease-10";
+    let uri = &camera("lease-10");
     let mut holder = Party::start();
     holder.ok(&format!("open {uri} wait 0 0 0 holder"));
     let mut waiter = Party::start();
@@ -317,7 +336,7 @@ fn a_holder_can_be_asked_whatever_the_length_of_names() {
     let long = base.join("x".repeat(100));
     fs::create_dir_all(&long).unwrap();
     fs::set_permissions(&long, fs::Permissions::from_mode(0o700)).unwrap();
-    for uri in ["virtual:lease-11".to_owned(), format!("virtual:{}", "n".repeat(64))] {
+    for uri in [camera("lease-11"), format!("virtual:{:n<64}", std::process::id())] {
         let party = || {
             let program = support::c_program("party.c", &[]);
             Party::of(Command::new(program).env("CAMLEASE_RUNTIME_DIR", &long))
@@ -334,7 +353,7 @@ fn a_holder_can_be_asked_whatever_the_length_of_names() {
 
 #[test]
 fn an_open_that_evicts_asks_a_holder_of_ours_and_leaves_it_its_grace() {
-    let uri = "virtual:lease-12?fps=100";
+    let uri = &camera("lease-12?fps=100");
     let mut holder = Party::start();
     holder.ok(&format!("open {uri} wait 9 0 0 holder"));
     holder.ok("start");
@@ -368,7 +387,7 @@ fn containers_know_each_other() {
         skipped("containers_know_each_other: this machine lets nobody make a name space");
         return;
     }
-    let uri = "virtual:lease-9";
+    let uri = &camera("lease-9");
     let mut inside = Party::of(&mut unshare);
     inside.ok(&format!("open {uri} wait 3 0 0 inside"));
     // Seen from outside, by the number that it has here.

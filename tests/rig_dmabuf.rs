@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use camlease::{Allowed, Camera, DropPolicy, FourCc, Frame, Kind, Map, OpenOptions, ShareOptions, StreamRequest};
 use camlease_rig::vivid::{self, VividOptions};
 use camlease_rig::{Webcam, WebcamOptions, alone, picture, require_guest, set_control, v4l2_ctl_streams};
+use support::stamped::unshare;
 
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 
@@ -145,7 +146,7 @@ fn others_than_this_user_get_copies() {
         drop(reader.next_frame(PATIENCE).unwrap());
         assert_eq!(count(&camera, "lent"), 0);
         assert_eq!(dmabufs(), BTreeSet::new());
-        camera.unshare().unwrap();
+        unshare(&camera);
     }
 }
 
@@ -242,7 +243,7 @@ fn whoever_keeps_a_buffer_keeps_no_camera() {
             .map(|fd| (fd, mapped(fd, libc::PROT_READ, copy.len()).unwrap()))
             .collect();
         let begun = Instant::now();
-        camera.unshare().unwrap();
+        unshare(&camera);
         println!("{kind}: stopped in {:?} with {} buffers kept", begun.elapsed(), kept.len());
         // Another format, by the same handle, and then by another program.
         camera.start(&request("YUYV", 320, 180)).unwrap();

@@ -26,7 +26,6 @@ const WIDTH: u32 = 320;
 const HEIGHT: u32 = 180;
 
 fn vivid_with(options: VividOptions) -> String {
-    require_guest();
     own_runtime_folder();
     vivid::load(VividOptions { first_number: Some(40), ..options })[0].display().to_string()
 }
@@ -41,10 +40,14 @@ fn webcam() -> Webcam {
 }
 
 /// For this process and those that it starts.
+#[track_caller]
 fn own_runtime_folder() {
     static MADE: Once = Once::new();
+    require_guest(); // elsewhere the folder would stay
     MADE.call_once(|| {
         let folder = std::env::temp_dir().join(format!("camlease-share-{}", std::process::id()));
+        // The guest sees the host's files, and its pids are low: the host may have had the same one.
+        let _ = std::fs::remove_dir_all(&folder);
         std::fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
         // SAFETY: no other thread of this process reads the environment yet: tests here run one after the other.
         unsafe { std::env::set_var("CAMLEASE_RUNTIME_DIR", folder) };

@@ -117,12 +117,15 @@ fn the_newest_or_all_in_order() {
     let camera = open(&vivid(false));
     let late = Duration::from_millis(500); // fifteen frames
 
-    camera.start(&StreamRequest { drop_policy: DropPolicy::Newest, ..request("YUYV", 640, 360) }).unwrap();
-    let first = camera.next_frame(PATIENCE).unwrap().sequence();
-    std::thread::sleep(late);
-    let ahead: Vec<u64> = (0..3).map(|_| camera.next_frame(PATIENCE).unwrap().sequence() - first).collect();
-    assert_eq!(ahead, [1, 2, 3], "in order, from where the host left off");
-    camera.stop().unwrap();
+    // vivid numbers frames by the time that has passed: one for which its thread came too late is never made.
+    support::judged(|| {
+        camera.start(&StreamRequest { drop_policy: DropPolicy::Newest, ..request("YUYV", 640, 360) }).unwrap();
+        let first = camera.next_frame(PATIENCE).unwrap().sequence();
+        std::thread::sleep(late);
+        let ahead: Vec<u64> = (0..3).map(|_| camera.next_frame(PATIENCE).unwrap().sequence() - first).collect();
+        camera.stop().unwrap();
+        if ahead == [1, 2, 3] { Ok(()) } else { Err(format!("not in order from where the host left off: {ahead:?}")) }
+    });
 
     let dropped_before = camera.stats().dropped;
     camera.start(&StreamRequest { drop_policy: DropPolicy::Oldest, ..request("YUYV", 640, 360) }).unwrap();
@@ -268,9 +271,13 @@ fn corrupt_and_dropped_frames_are_counted() {
     assert_eq!(camera.stats().corrupt, 1);
     let dropped = camera.stats().dropped;
     set_control(&node, "percentage_of_dropped_buffers", 50);
-    (0..20).for_each(|_| drop(camera.next_frame(PATIENCE).unwrap()));
+    // Which ones is chance: some dozen frames are enough, and 200 always are.
+    let counted = (0..200).any(|_| {
+        drop(camera.next_frame(PATIENCE).unwrap());
+        camera.stats().dropped > dropped + 5
+    });
     set_control(&node, "percentage_of_dropped_buffers", 0);
-    assert!(camera.stats().dropped > dropped + 5, "{:?}", camera.stats());
+    assert!(counted, "{:?}", camera.stats());
 }
 
 #[test]

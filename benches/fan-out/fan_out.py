@@ -208,7 +208,7 @@ class GStreamer(Contender):
 
     def missing(self):
         if not self.producer[0].exists():
-            return "GStreamer's headers are not installed (benches/fan-out/install-peers)"
+            return "not built: GStreamer's headers are missing (benches/fan-out/install-peers), or do not fit"
         return None if self.has("shmsink")[1] else "no shmsink here (gstreamer1.0-plugins-bad)"
 
     def has(self, element):
@@ -565,7 +565,7 @@ def run(contenders, options):
                         print(f"{time.monotonic() - began:5.0f} s  {key}", file=sys.stderr)
                         try:
                             results[key] = measure(contender, size, readers, rate, options.longer, folder)
-                        except Broken as broken:
+                        except (Broken, OSError) as broken:  # OSError: one that has ended has no clock to be read
                             results[key] = f"no figures: {broken}"
     finally:
         for contender in contenders:

@@ -200,6 +200,21 @@ fn failures_leave_no_file_and_have_their_codes() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
 
+/// Waits until a clip that has begun has a few frames. What is written is gathered first, so that its file does not show
+/// them; but the first one is due at once, and before each of the next ones the command sleeps.
+#[track_caller]
+fn wait_for_frames(pid: u32) {
+    let told = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    wait_for("its wait for a frame", || told("wchan").contains("poll").then_some(()));
+    let sleeps = || -> u64 {
+        let status = told("status");
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        count.trim().parse().unwrap()
+    };
+    let first = sleeps();
+    wait_for("a few frames", || (sleeps() >= first + 3).then_some(()));
+}
+
 #[test]
 fn ctrl_c_ends_a_clip_that_is_whole() {
     let (folder, camera) = (folder("interrupted"), camera("interrupted"));
@@ -210,8 +225,7 @@ fn ctrl_c_ends_a_clip_that_is_whole() {
         let child = camlease(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let part = folder.join(format!("{name}.{}.part", child.id()));
         wait_for("the clip to begin", || part.exists().then_some(()));
-        // A few frames, so that there is something to end.
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for_frames(child.id()); // so that there is something to end
         support::signal(child.id() as i32, Signal::SIGINT);
         let begun = Instant::now();
         let (code, out, err) = told(child.wait_with_output().unwrap());
@@ -321,7 +335,7 @@ fn no_other_file_is_touched() {
     let child = { child }.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let part = folder.join(format!("late.raw.{}.part", child.id()));
     wait_for("the clip to begin", || part.exists().then_some(()));
-    std::thread::sleep(Duration::from_millis(300)); // a few frames
+    wait_for_frames(child.id());
     fs::write(&path, "another's").unwrap();
     support::signal(child.id() as i32, Signal::SIGINT);
     let (code, out, err) = told(child.wait_with_output().unwrap());

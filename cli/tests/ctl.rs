@@ -11,7 +11,7 @@ use camlease::{Camera, OpenOptions, StreamRequest};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use serving::{QUICK, Serving, unique};
-use support::{PATIENCE, camera, camlease, end_of, json, json_error, run, signal, wait_for};
+use support::{PATIENCE, camera, camlease, end_of, json, json_error, run, signal, stands, wait_for};
 
 /// Two cameras that are served, and their names.
 fn two(test: &str, more: &str) -> (Serving, [String; 2]) {
@@ -192,6 +192,7 @@ fn a_process_that_does_not_answer_is_not_waited_for_without_end() {
     let (mut serving, [one, _]) = two("ctl-silent", "");
     let pid = reply(&[&one])["pid"].as_i64().unwrap() as i32;
     signal(pid, Signal::SIGSTOP);
+    wait_for("all of its threads to stand", || stands(pid).then_some(()));
     let (code, refusal) = json_error(&["ctl", &one, "status", "--timeout", "200ms"]);
     signal(pid, Signal::SIGCONT);
     assert_eq!((code, &refusal["kind"]), (6, &"timeout".into()), "{refusal}");

@@ -642,7 +642,10 @@ fn a_supervisor_that_is_killed_leaves_a_whole_recording_and_nothing_else() {
     let file = PathBuf::from(status["file"].as_str().unwrap());
     assert!(left.len() == 1 && left[0] == file, "{left:?}");
     let film = film(&file);
-    assert!(film.times.len() as u64 >= status["frames"].as_u64().unwrap() && film.times.len() >= 30, "{status}");
+    let told = |what: &str| status[what].as_u64().unwrap();
+    let frames = film.times.len() as u64;
+    // A busy machine's pauses cost some of the second's thirty, which are counted then.
+    assert!(frames >= told("frames") && frames + told("missed") + told("thinned") >= 30, "{frames}: {status}");
     agrees_with_a_player(&file, film.times.len());
     assert!(camlease::shares().iter().all(|served| served.name != serving.name));
 }

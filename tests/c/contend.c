@@ -161,8 +161,8 @@ static void enter(void)
          * all that it had is closed; this one here may be killed and followed by another while it waits. */
         if (!was_killed(seen) && board->holder == seen)
             complain("two holders: pid %u holds it as well", seen);
-        if (now_us() - begun > 5000000)
-            complain("two holders: pid %u was killed and did not end within 5 s", seen);
+        if (now_us() - begun > 15000000)
+            complain("two holders: pid %u was killed and did not end within 15 s", seen);
         if (!is_dead(seen)) {
             usleep(50);
             seen = 0;

@@ -3,11 +3,12 @@
  *
  * faults URI
  *
- * Standard input has a line for each case: PHASE RULE, with RULE as interpose.c takes it, in force during one call:
- *   open, start, frame, release, stop, close: that call of an open-start-frame-stop-start-frame-close;
- *   wait: an open of the camera while it is held, for 150 ms;
+ * Standard input has a line for each case: PHASE MS RULE, with RULE as interpose.c takes it, in force during one call:
+ *   open, start, frame, release, stop, close: that call of an open-start-frame-stop-start-frame-close; the wait for the
+ *     frame lasts up to MS milliseconds;
+ *   wait: an open of the camera while it is held, for MS milliseconds;
  *   fork: a fork with a frame out;
- *   ask: an open that asks for it while it is held, with a higher priority, for 150 ms. It may get it.
+ *   ask: an open that asks for it while it is held, with a higher priority, for MS milliseconds. It may get it.
  * The answer is a line of NAME=VALUE, separated by tabs, the last of them message. What failed is tried again without the
  * fault ("again"); whatever happened, the camera is closed and must have left nothing ("left"); and a life without a fault
  * follows ("next").
@@ -34,6 +35,7 @@ static void (*interpose_tell)(unsigned *, unsigned *);
 
 static const char *uri;
 static char phase[16], rule[128];
+static int patience; /* milliseconds, of the call in which the rule is in force */
 
 static struct {
     bool tried;
@@ -117,7 +119,7 @@ static int entries(const char *path)
     while (folder && readdir(folder))
         count++;
     closedir(folder);
-    return count;
+    return count - 2; /* . and .. */
 }
 
 static struct belongings look(void)
@@ -131,11 +133,11 @@ static struct belongings look(void)
     return b;
 }
 
-/* A thread that was joined is in /proc a moment longer. */
-static struct belongings look_again(struct belongings first)
+/* A thread that was joined is in /proc a moment longer: looks until there are so many. */
+static struct belongings look_for(int threads)
 {
     struct belongings b = look();
-    for (int tries = 0; tries < 500 && b.threads != first.threads; tries++) {
+    for (int tries = 0; tries < 2000 && b.threads != threads; tries++) {
         usleep(10000);
         b = look();
     }
@@ -211,14 +213,14 @@ static void live(bool faulty, camlease_status *again)
         expect(*again = camlease_camera_open(uri, &options, &camera), "the second open");
     }
     if (strcmp(phase, "wait") == 0 && faulty) {
-        options.timeout_ms = 150;
+        options.timeout_ms = patience;
         if (IN("wait", camlease_camera_open(uri, &options, &other)) == CAMLEASE_OK)
             expect(CAMLEASE_INTERNAL, "two have the camera");
     }
     if (strcmp(phase, "ask") == 0 && faulty) {
         options.on_busy = CAMLEASE_ON_BUSY_ASK;
         options.priority = 1;
-        options.timeout_ms = 150;
+        options.timeout_ms = patience;
         /* whoever has it then goes on; without a fault it is asked for in time */
         if (IN("ask", camlease_camera_open(uri, &options, &other)))
             options.timeout_ms = 10000, expect(*again = camlease_camera_open(uri, &options, &other), "the second ask");
@@ -233,7 +235,7 @@ static void live(bool faulty, camlease_status *again)
         expect(CAMLEASE_INTERNAL, "the last exit");
     if (IN("start", start(camera)))
         expect(*again = start(camera), "the second start");
-    if (IN("frame", camlease_camera_next_frame(camera, faulty && strcmp(phase, "frame") == 0 ? 300 : 5000, &frame)))
+    if (IN("frame", camlease_camera_next_frame(camera, faulty && strcmp(phase, "frame") == 0 ? patience : 5000, &frame)))
         expect(*again = camlease_camera_next_frame(camera, 5000, &frame), "the second wait for a frame");
     expect(camlease_frame_info(frame, &data), "frame_info");
     read_frame(&data);
@@ -293,18 +295,17 @@ int main(int argc, char **argv)
     expect(camlease_set_log_callback(take_log, NULL, CAMLEASE_LOG_WARNING), "set_log_callback");
     live(false, &again); /* what is there for good is there now */
     long before = anonymous();
-    usleep(200000);
-    struct belongings first = look();
+    struct belongings first = look_for(1); /* with a camera closed there is none of the library's */
     while (fgets(line, sizeof line, stdin)) {
         memset(&outcome, 0, sizeof outcome);
         phase[0] = rule[0] = 0;
-        if (sscanf(line, "%15s %127[^\n]", phase, rule) != 2) {
+        if (sscanf(line, "%15s %d %127[^\n]", phase, &patience, rule) != 3) {
             fprintf(stderr, "faults: \"%s\" is no case\n", line);
             return 2;
         }
-        alarm(30); /* a case that hangs is a failure of its own */
+        alarm(60); /* a case that hangs is a failure of its own */
         live(true, &again);
-        struct belongings left = look_again(first);
+        struct belongings left = look_for(first.threads);
         double begun = milliseconds();
         phase[0] = 0;
         live(false, &next);

@@ -129,9 +129,13 @@ static uint32_t hear(void *user_data, const camlease_asker *asker)
     MUST(p, asker->priority == asking->priority && asker->must == asking->must, "%d", asker->priority);
     MUST(p, asker->grace_ms <= asking->grace, "%" PRIu64 " ms, not %u", asker->grace_ms, asking->grace);
     uint32_t answer = CAMLEASE_ANSWER_BY_PRIORITY;
-    /* Once the asker has left, anything may have become of the camera. */
+    /* Once the asker has left, anything may have become of the camera: whether it has is asked after the call. */
 #define HEARD(set, call)                                                                                               \
-    (mark(p, CAMERA), judge(p, #call, (call), (set) | (atomic_load(&asking->over) ? ~0u : 0)))
+    __extension__({                                                                                                    \
+        mark(p, CAMERA);                                                                                               \
+        camlease_status heard_ = (call);                                                                               \
+        judge(p, #call, heard_, (set) | (atomic_load(&asking->over) ? ~0u : 0));                                       \
+    })
     switch (ear->answer) {
     case YIELDS:
         answer = CAMLEASE_ANSWER_YIELD;
@@ -1294,6 +1298,12 @@ static void op_null_out(void)
     CALL(P, CANCEL, ARGUMENT, camlease_cancel_new(NULL));
 }
 
+/* It bounds the release on a signal, too: as long as a busy machine may need for that, where nothing hangs. */
+static void set_shutdown_timeout(void)
+{
+    camlease_set_shutdown_timeout(20000 + dice(P, 1000));
+}
+
 static void op_library(void)
 {
     P->calls += 3;
@@ -1307,7 +1317,7 @@ static void op_library(void)
         CALL(P, FRAME, known ? S(OK) : ARGUMENT,
              camlease_set_log_callback(chance(P, 50) ? take_log : NULL, &game, level));
     }
-    camlease_set_shutdown_timeout(1000 + dice(P, 1000));
+    set_shutdown_timeout();
 }
 
 /* ---- children ---- */
@@ -1484,11 +1494,21 @@ static void in_child(enum way way)
     exit(0);
 }
 
+/* One that sleeps for a lock in the middle of a callback looks idle, and is not. */
+static void callbacks_return(void)
+{
+    int64_t until = now_ns() + INT64_C(20000000000);
+    for (int i = 0; i < EARS; i++)
+        while (atomic_load(&ears[i].inside) && now_ns() < until)
+            usleep(100);
+}
+
 static void op_fork(void)
 {
     enum way way = (enum way)dice(P, WAYS);
     fflush(NULL);
     make_plan();
+    callbacks_return();
     others_are_idle(P);
     pid_t child = make_child(way);
     if (child < 0)
@@ -1498,6 +1518,8 @@ static void op_fork(void)
         in_child(way);
     }
     see_child_off(P, child);
+    if (plan.holder)
+        atomic_store(&askings[(game.asks - 1) % ASKS].over, true);
     see_plan(child);
     game.forks++;
     for (int i = 0; i < game.count[FRAME]; i++)
@@ -1537,7 +1559,8 @@ static void name_sources(const char *folder)
     static const char *const faults[] = { "", "", "&fourcc=NV12", "&fourcc=RGB3", "&stall=3", "&corrupt=2",
                                           "&unplug=4&return=1" };
     char prefix[sizeof game.prefix];
-    snprintf(prefix, sizeof prefix, "handles-%d", (int)getpid());
+    /* With the time: another process that had this pid may have left leases of its dead children. */
+    snprintf(prefix, sizeof prefix, "handles-%d-%06x", (int)getpid(), (unsigned)(now_ns() / 1000000) & 0xffffff);
     memcpy(game.prefix, prefix, sizeof prefix);
     for (int i = 0; i < SOURCES; i++) {
         struct source *s = &game.sources[i];
@@ -1582,6 +1605,7 @@ int main(int argc, char **argv)
     uint64_t calls = strtoull(argv[2], NULL, 0);
     name_sources(argv[3]);
     MUST(P, camlease_last_error_message() && !camlease_last_error_message()[0], "a failure before the first");
+    set_shutdown_timeout();
     struct sigaction action = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGUSR2, &action, NULL);

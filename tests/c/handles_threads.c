@@ -528,6 +528,7 @@ int main(int argc, char **argv)
     struct sigaction action = { .sa_handler = take_signal, .sa_flags = SA_RESTART };
     sigaction(SIGUSR1, &action, NULL);
     uint64_t sent = 0;
+    camlease_set_shutdown_timeout(20000); /* as long as a busy machine may need where nothing hangs */
     descriptors();
     int first = descriptors();
     int64_t begun = now_ns();
@@ -538,6 +539,7 @@ int main(int argc, char **argv)
             struct worker *w = &workers[i];
             w->player = (struct player){ .state = seed * 1000003 + round * 1009 + i, .seed = seed, .number = i };
             w->calls = calls / threads / ROUNDS;
+            atomic_store(&w->progress, 0); /* the last round's is no part of this one's */
             if (pthread_create(&w->thread, NULL, work, w))
                 return 3;
         }
@@ -586,16 +588,26 @@ int main(int argc, char **argv)
             workers[i].children = 0;
         }
     }
+    if (!atomic_load(&shutting_down)) { /* this thread did not run in the second half of the last round */
+        atomic_store(&shutting_down, true);
+        TRY(self, CAMERA, S(OK), camlease_shutdown());
+    }
+    int64_t patience = now_ns() + STUCK_NS;
     for (int kind = 0; kind < KINDS; kind++) {
         for (int i = 0; i < SLOTS; i++) {
             void *handle = atomic_load(&slots[kind][i]);
             if (handle)
                 end(self, (enum kind)kind, handle, 0);
         }
+        /* A callback may be about to count what it has closed. */
+        while (atomic_load(&made[kind]) != atomic_load(&ended[kind]) && now_ns() < patience)
+            usleep(1000);
         MUST(&self->player, made[kind] == ended[kind], "of kind %d %" PRIu64 " were made and %" PRIu64 " ended", kind,
              made[kind], ended[kind]);
     }
     int left = descriptors();
+    for (; left != first && now_ns() < patience; left = descriptors())
+        usleep(1000); /* what a callback has closed is closed by its thread */
     MUST(&self->player, signals_seen == sent, "%" PRIu64 " signals were seen of %" PRIu64, signals_seen, sent);
     printf("handles_threads: %" PRIu64 " calls by %u threads, %" PRIu64 " refused, %" PRIu64 " cameras, %" PRIu64
            " asks, %" PRIu64 " regained, %" PRIu64 " frames, %" PRIu64 " children, %" PRIu64 " signals, seed %" PRIu64

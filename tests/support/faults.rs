@@ -46,6 +46,19 @@ impl Case {
         format!("{phase} {call} {skip} {count} {errno}{}", if self.after { " after" } else { "" })
     }
 
+    /// What the program is told: the same, and for how many milliseconds the call may wait. Short where it lasts as long
+    /// as that; where the call that is made to fail comes late in a wait, or what is waited for has to come, as long as a
+    /// busy machine may need for it.
+    fn order(&self) -> String {
+        let patience = match (self.phase.as_str(), self.call.as_str()) {
+            ("frame", _) if self.status == "TIMEOUT" => 300,
+            ("frame", _) => 3000,
+            (_, "epoll_create1" | "ppoll") => 5000,
+            _ => 150,
+        };
+        self.line().replacen(' ', &format!(" {patience} "), 1)
+    }
+
     fn name(&self) -> String {
         let errno = std::io::Error::from_raw_os_error(self.errno);
         format!("{} [{errno}]", self.line())
@@ -135,7 +148,7 @@ fn answers(uri: &str, cases: &[&Case]) -> String {
     let mut command = Command::new(c_program("faults.c", &[]));
     command.arg(uri).env("LD_PRELOAD", interpose).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let lines: String = cases.iter().map(|case| case.line() + "\n").collect();
+    let lines: String = cases.iter().map(|case| case.order() + "\n").collect();
     let mut input = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || drop(input.write_all(lines.as_bytes()))); // it may end before it reads all
     let output = child.wait_with_output().unwrap();

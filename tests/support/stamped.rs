@@ -466,6 +466,13 @@ pub fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> T, i
     }
 }
 
+/// Ends a share. That is given a second for its threads to leave, and a busy machine may take longer.
+#[track_caller]
+pub fn unshare(camera: &Camera) {
+    let is_late = |ended: &camlease::Result<()>| ended.as_ref().is_err_and(|error| error.kind() == Kind::Timeout);
+    eventually("the end of a share", || camera.unshare(), |ended| !is_late(ended)).unwrap();
+}
+
 /// The part of the stage that this process plays, where it was started for one, and what it is told.
 pub fn part() -> Option<(Stage, Vec<String>)> {
     let part = std::env::var(PART).ok()?;

@@ -152,10 +152,22 @@ pub fn signal(pid: i32, signal: Signal) {
 /// Whether there is such a process, and it has not ended.
 pub fn lives(pid: i32) -> bool {
     // The first thread may have ended before another one, which keeps all that is open.
+    states(pid).iter().any(|state| !state.starts_with(['Z', 'X']))
+}
+
+/// Whether it was stopped by a signal and none of its threads runs any more: that takes its time.
+pub fn stands(pid: i32) -> bool {
+    states(pid).iter().all(|state| state.starts_with('T'))
+}
+
+/// Of each thread, what the kernel says from its state on.
+fn states(pid: i32) -> Vec<String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads
         .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
-        .any(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X'])))
+        .filter_map(|stat| stat.rsplit(") ").next().map(str::to_owned))
+        .filter(|state| !state.is_empty())
+        .collect()
 }
 
 #[track_caller]
