@@ -428,7 +428,7 @@ impl Opened {
 /// @return CAMLEASE_OK, CAMLEASE_INVALID_HANDLE or CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_close(camera: *mut camlease_camera) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         CAMERAS.remove(camera)?.camera.close();
         Ok(())
     })
@@ -463,7 +463,7 @@ pub unsafe extern "C" fn camlease_camera_start(
     camera: *mut camlease_camera,
     options: *const camlease_stream_options,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let request = unsafe { read(options) }?.map_or(Ok(StreamRequest::default()), request)?;
         let opened = CAMERAS.get(camera)?;
@@ -500,7 +500,7 @@ pub fn request(options: camlease_stream_options) -> Result<StreamRequest> {
 /// CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_camera_stop(camera: *mut camlease_camera) -> camlease_status {
-    call(|| CAMERAS.get(camera)?.camera.stop())
+    call_that_waits(|| CAMERAS.get(camera)?.camera.stop())
 }
 
 /// Takes the next frame: the newest, or the next in order, by camlease_stream_options.drop_policy.
@@ -635,7 +635,7 @@ pub unsafe extern "C" fn camlease_camera_get_control(
     id: u32,
     out: *mut i64,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let out = unsafe { place(out) }?;
         out.write(CAMERAS.get(camera)?.camera.control(id)?);
@@ -656,5 +656,5 @@ pub unsafe extern "C" fn camlease_camera_set_control(
     id: u32,
     value: i64,
 ) -> camlease_status {
-    call(|| CAMERAS.get(camera)?.camera.set_control(id, value))
+    call_that_waits(|| CAMERAS.get(camera)?.camera.set_control(id, value))
 }

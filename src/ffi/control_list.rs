@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char};
 use super::camera::{CAMERAS, camlease_camera};
 use super::device_list::entry;
 use super::handle::Handles;
-use super::status::{call, camlease_status, count};
+use super::status::{call, call_that_waits, camlease_status, count};
 use super::structs::{Extensible, c_text, handle_place, place, write};
 use crate::error::{Error, Kind};
 use crate::format::{Control, ControlKind};
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn camlease_control_list_new(
     camera: *mut camlease_camera,
     out: *mut *mut camlease_control_list,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let out = unsafe { handle_place(out) }?;
         *out = LISTS.add(CAMERAS.get(camera)?.camera.controls()?.into_iter().map(Entry::new).collect())?;

@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char};
 use super::camera::{CAMERAS, camlease_camera};
 use super::device_list::entry;
 use super::handle::Handles;
-use super::status::{call, camlease_status, count};
+use super::status::{call, call_that_waits, camlease_status, count};
 use super::structs::{Extensible, c_text, handle_place, write};
 use crate::format::Format;
 
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn camlease_format_list_new(
     camera: *mut camlease_camera,
     out: *mut *mut camlease_format_list,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let out = unsafe { handle_place(out) }?;
         let formats = CAMERAS.get(camera)?.camera.formats()?;

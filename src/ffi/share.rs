@@ -89,7 +89,7 @@ pub unsafe extern "C" fn camlease_share_start(
     camera: *mut camlease_camera,
     options: *const camlease_share_options,
 ) -> camlease_status {
-    call(|| {
+    call_that_waits(|| {
         // SAFETY: see the conventions.
         let options = unsafe { share_options(options) }?;
         CAMERAS.get(camera)?.camera.share(options)
@@ -142,7 +142,7 @@ unsafe fn share_options(options: *const camlease_share_options) -> Result<ShareO
 /// call gives CAMLEASE_OK; CAMLEASE_INVALID_HANDLE, CAMLEASE_FORKED. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn camlease_share_stop(camera: *mut camlease_camera) -> camlease_status {
-    call(|| CAMERAS.get(camera)?.camera.unshare())
+    call_that_waits(|| CAMERAS.get(camera)?.camera.unshare())
 }
 
 /// Sends a command to the process that shares a camera, and waits for its answer: {"do": "status"}, and what else the

@@ -119,7 +119,7 @@ pub fn call(body: impl FnOnce() -> Result<()>) -> camlease_status {
     status_of(error.kind())
 }
 
-/// The same for a call that may wait: an unload waits until its thread has left.
+/// The same for a call that may wait, for a driver, a holder or another process: an unload waits until its thread has left.
 pub fn call_that_waits(body: impl FnOnce() -> Result<()>) -> camlease_status {
     let _visit = exit::Visit::begin();
     call(body)
