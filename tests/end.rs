@@ -7,14 +7,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::camera;
+
 /// Milliseconds by which a program has ended that waits for no driver, beside whatever else runs: `hang.c` hangs for ten
 /// minutes.
 const LATE: u128 = 15_000;
-
-/// A camera for this run of the tests alone.
-fn camera(name: &str) -> String {
-    format!("virtual:{}-{name}", std::process::id())
-}
 
 /// Runs `tests/c/ends.c` with a driver that hangs in close.
 fn hanging(arguments: &[&str]) -> Command {

@@ -10,22 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::party::Party;
+use support::{camera, own};
 
 use camlease::{
     Activity, Camera, Condition, Event, EvictOptions, Evicted, Kind, OnBusy, OpenOptions, Outcome, evict, holders,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A camera's name for this run of the tests alone.
-fn own(name: &str) -> String {
-    format!("{}-{name}", std::process::id())
-}
-
-/// Such a camera.
-fn camera(name: &str) -> String {
-    format!("virtual:{}", own(name))
-}
 
 /// The program `tests/c/evictee.c`.
 struct Evictee {

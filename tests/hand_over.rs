@@ -6,11 +6,7 @@ use std::time::{Duration, Instant};
 
 use camlease::{Camera, Kind, OnBusy, OpenOptions, StreamRequest};
 use support::party::Party;
-
-/// A camera for this run of the tests alone.
-fn camera(name: &str) -> String {
-    format!("virtual:{}-{name}", std::process::id())
-}
+use support::{camera, own};
 
 fn ask<'a>(priority: i32) -> OpenOptions<'a> {
     OpenOptions { on_busy: OnBusy::Ask, priority, name: "test".into(), ..OpenOptions::default() }
@@ -130,7 +126,7 @@ fn within_one_process_the_device_is_not_closed() {
     first.start(&StreamRequest::default()).unwrap();
     let frame = first.next_frame(None).unwrap();
     let (number, bytes) = (frame.sequence(), frame.data(0).to_vec());
-    let own = format!("@camlease/virtual/{}-hand-over-5", std::process::id());
+    let own = format!("@camlease/virtual/{}", own("hand-over-5"));
     let bound = || {
         let table = std::fs::read_to_string("/proc/net/unix").unwrap();
         let inode = |line: &str| line.split_whitespace().nth(6).unwrap().to_owned();

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use camlease::{Activity, Camera, Holder, LastExit, OpenOptions, holders};
 use support::party::Party;
+use support::{camera, own};
 
 const NOBODY: u32 = 65534;
 
@@ -20,14 +21,9 @@ fn folder() -> PathBuf {
     if own.exists() { own.into() } else { "/tmp".into() }
 }
 
-/// A camera for this run of the tests alone.
-fn camera(name: &str) -> String {
-    format!("virtual:{}-{name}", std::process::id())
-}
-
-/// The files about it.
+/// The files about such a camera.
 fn files(name: &str) -> Vec<PathBuf> {
-    let prefix = format!("camlease-virtual-{}-{name}.", std::process::id());
+    let prefix = format!("camlease-virtual-{}.", own(name));
     let is_one = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&prefix);
     let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).filter(is_one).collect();
     files.sort();
@@ -206,7 +202,7 @@ fn another_user_can_neither_block_nor_forge() {
         return;
     }
     let uri = &camera("lease-6");
-    let file = |tag: &str| folder().join(format!("camlease-virtual-{}-lease-6.{tag}", std::process::id()));
+    let file = |tag: &str| folder().join(format!("camlease-virtual-{}.{tag}", own("lease-6")));
     let forged = file("00000000000000aa");
     // A lease in the name of process 1, whose file belongs to somebody else: locked, as a real one.
     let space = fs::metadata("/proc/self/ns/pid").unwrap().ino();

@@ -21,9 +21,6 @@ use support::faults::{Case, run_cases};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BRIGHTNESS: u32 = 0x0098_0900;
-/// Mappings by which a process may grow however many resets there are, as with cycles in tests/support: libc keeps the
-/// stacks and arenas of threads that have ended.
-const MAPPINGS_GROWTH: u64 = 8;
 
 fn plug(serial: &str) -> Webcam {
     Webcam::plug(WebcamOptions { serial: serial.into(), ..WebcamOptions::default() })
@@ -604,7 +601,7 @@ fn resets_leave_nothing() {
         assert_eq!(figure("last", name), figure("first", name), "{name} were left behind: {said}");
     }
     // Each of the 19 resets between the two that left one would show.
-    let bound = figure("first", "mappings") + MAPPINGS_GROWTH;
+    let bound = figure("first", "mappings") + support::MAPPINGS_GROWTH;
     assert!(figure("last", "mappings") <= bound, "mappings were left behind: {said}");
     assert!(said.contains("reset 20 times"), "{said}");
     assert_eq!(v4l2_ctl_streams(&webcam.node(), 3), Ok(()));

@@ -9,6 +9,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use support::{camera, own};
+
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(support::c_program("signals.c", &["-rdynamic"]));
     command.args(arguments);
@@ -32,14 +34,9 @@ fn telling(arguments: &[&str]) -> Command {
     command
 }
 
-/// A camera for this run of the tests alone.
-fn camera(name: &str) -> String {
-    format!("virtual:{name}-{}", std::process::id())
-}
-
 /// What `telling` ones say of it.
 fn closed(name: &str) -> String {
-    format!("closed {name}-{}", std::process::id())
+    format!("closed {}", own(name))
 }
 
 /// A program that has said "ready".
@@ -132,19 +129,17 @@ fn cameras_that_close_in_their_turn_are_closed_one_after_the_other() {
 fn in_their_turn(expected: &[String], close: impl Fn() -> String) {
     let mut all: Vec<_> = expected.iter().map(String::as_str).collect();
     all.sort_unstable();
-    const ATTEMPTS: usize = 10;
-    let mut overtaken = Vec::new();
-    loop {
+    support::judged_in(10, || {
         let said = close();
         let mut closed: Vec<_> = said.lines().collect();
         if closed == expected {
-            return;
+            return Ok(());
         }
-        overtaken.push(format!("{closed:?}"));
+        let words = format!("closed in this order: {closed:?}");
         closed.sort_unstable();
         assert_eq!(closed, all);
-        assert!(overtaken.len() < ATTEMPTS, "closed in these orders: {overtaken:#?}");
-    }
+        Err(words)
+    });
 }
 
 #[test]

@@ -71,6 +71,16 @@ fn variant(source: &str, flags: &[&str]) -> String {
     format!("{name}{}", flags.concat().replace(['/', ' '], "_"))
 }
 
+/// A name for this run of the tests alone: virtual cameras are the whole machine's.
+pub fn own(name: &str) -> String {
+    format!("{}-{name}", std::process::id())
+}
+
+/// A virtual camera of such a name.
+pub fn camera(name: &str) -> String {
+    format!("virtual:{}", own(name))
+}
+
 /// Runs a program to its end; panics with all that it said if it fails. Its standard output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
@@ -112,13 +122,18 @@ pub fn number(variable: &str, default: u64) -> u64 {
 /// What can only be measured on a machine that does other things, too: one attempt in which nothing else came between is
 /// enough. Harm that is done shows in each.
 #[track_caller]
-pub fn judged(mut attempt: impl FnMut() -> Result<(), String>) {
-    const ATTEMPTS: usize = 4;
+pub fn judged(attempt: impl FnMut() -> Result<(), String>) {
+    judged_in(4, attempt);
+}
+
+/// The same for what comes between more often.
+#[track_caller]
+pub fn judged_in(attempts: usize, mut attempt: impl FnMut() -> Result<(), String>) {
     let mut failures = Vec::new();
     while let Err(words) = attempt() {
         println!("attempt {}: {words}", failures.len() + 1);
         failures.push(words);
-        assert!(failures.len() < ATTEMPTS, "{failures:#?}");
+        assert!(failures.len() < attempts, "{failures:#?}");
     }
 }
 
@@ -137,7 +152,7 @@ const RESIDENT_GROWTH: u64 = 4096;
 
 /// Mappings by which it may: libc keeps stacks and arenas of threads that have ended for the next ones, and needs a second
 /// one of each when a camera's thread begins while the one before is on its way out.
-const MAPPINGS_GROWTH: u64 = 8;
+pub const MAPPINGS_GROWTH: u64 = 8;
 
 /// Runs so many open-start-frame-close cycles on a camera in a program of its own, prints its first and last figures, and
 /// panics where something grew.
